@@ -1,0 +1,225 @@
+"""The contract that every variant obeys: encode images once, then decode prompts into candidate masks.
+
+    features = variant.encode(images)                # list of (H, W, 3) uint8 RGB -> one opaque value an image
+    candidates = variant.decode(features[i], prompts)  # prompts of one image -> every mask token, with its score
+
+Which of the candidate masks counts is not the variant's business: the evaluator applies the selection rules
+(`argmax`, `single`, `oracle`) to one and the same decode.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+BOX, POINT, BOX_POINT = "box", "point", "box_point"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a variant is executed; part of every result's key.
+
+    device: `auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`.
+    dtype: `float32`, `bfloat16` or `float16`, of weights and activations. Prompt coordinates and positional
+        encodings stay float32 whatever it says: bf16 knows only every fourth pixel at 1024.
+    compile: whether the image encoder goes through torch.compile.
+    threads: CPU threads of torch; None leaves torch's own choice.
+    """
+
+    name: str = "eager"
+    device: str = "auto"
+    dtype: str = "float32"
+    compile: bool = False
+    threads: int | None = None
+
+    def torch_device(self) -> torch.device:
+        """The device, with `auto` resolved; also applies `threads`."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def torch_dtype(self) -> torch.dtype:
+        import torch
+
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """N prompts of one image, all of one kind, in pixels of the original image (x to the right, y down).
+
+    boxes: (N, 4) float32 as x0, y0, x1, y1, or None.
+    points: (N, P, 2) float32 as x, y, or None.
+    labels: (N, P) int64: 1 inside the object, 0 outside, -1 padding; None exactly when points is None.
+    targets: ground-truth masks (N, H, W) bool, handed over only to a variant that sets `uses_ground_truth`.
+    """
+
+    boxes: np.ndarray | None = None
+    points: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    targets: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self)
+        if self.boxes is not None and self.boxes.shape != (n, 4):
+            raise ValueError(f"boxes: expected shape ({n}, 4), found {self.boxes.shape}")
+        if (self.points is None) != (self.labels is None):
+            raise ValueError("points and labels: expected both or neither")
+        if self.points is not None and self.labels is not None:
+            shape = self.labels.shape
+            if len(shape) != 2 or shape[0] != n or self.points.shape != (*shape, 2):
+                raise ValueError(f"points and labels: found {self.points.shape} and {shape} for {n} prompts")
+
+    def __len__(self) -> int:
+        for rows in (self.boxes, self.points):
+            if rows is not None:
+                return len(rows)
+        raise ValueError("prompts: expected boxes or points, found neither")
+
+    @property
+    def kind(self) -> str:
+        """`box`, `point` or `box_point`."""
+        if self.boxes is None:
+            return POINT
+        return BOX if self.points is None else BOX_POINT
+
+    def __getitem__(self, rows: slice) -> Prompts:
+        def cut(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        return Prompts(cut(self.boxes), cut(self.points), cut(self.labels), cut(self.targets))
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """How the logits of a variant become a mask of the original image: enlarge to `frame`, cut `crop`, resize to `size`.
+
+    SAM goes 256 -> 1024 (frame), cuts off the padding (crop), then resizes to the image; SAM 2 resizes in one
+    step; NanoSAM crops its 256 map first. A step that is None is left out. Both bilinear and bicubic steps use
+    align_corners=False, like the official predictors.
+
+    size: (height, width) of the original image. frame, crop: (height, width).
+    mode: `bilinear` or `bicubic`. threshold: a pixel is in the mask when its logit is above it (`inclusive`: or
+    equal to it, as EfficientSAM has it).
+    """
+
+    size: tuple[int, int]
+    frame: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    mode: str = "bilinear"
+    threshold: float = 0.0
+    inclusive: bool = False
+
+    def logits(self, low: torch.Tensor) -> torch.Tensor:
+        """(N, h, w) logits -> (N, H, W) float32 logits at the size of the image."""
+        import torch.nn.functional as F
+
+        x = low[:, None].float()
+        if self.frame is not None and x.shape[-2:] != self.frame:
+            x = F.interpolate(x, self.frame, mode=self.mode, align_corners=False)
+        if self.crop is not None:
+            x = x[..., : self.crop[0], : self.crop[1]]
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, self.size, mode=self.mode, align_corners=False)
+        return x[:, 0]
+
+    def masks(self, low: torch.Tensor) -> torch.Tensor:
+        """(N, h, w) logits -> (N, H, W) bool masks at the size of the image."""
+        if low.dtype.is_floating_point:
+            full = self.logits(low)
+            return full >= self.threshold if self.inclusive else full > self.threshold
+        return low.bool()
+
+
+@dataclass(frozen=True)
+class MaskCandidates:
+    """Every mask token of N prompts.
+
+    logits: (N, M, h, w) float on the device; a variant that yields masks of the original size gives them as bool.
+    scores: (N, M) float32, the predicted IoU; NaN where the variant predicts none.
+    multimask: indices of the tokens that the `argmax` rule chooses among.
+    single: (N,) int64, the index that the `single` rule takes for each prompt.
+    upsampling: from logits to the original size.
+    """
+
+    logits: torch.Tensor
+    scores: torch.Tensor
+    multimask: tuple[int, ...]
+    single: torch.Tensor
+    upsampling: Upsampling
+
+    def argmax(self) -> torch.Tensor:
+        """(N,) int64: the multimask token with the highest predicted IoU, the first of equals."""
+        import torch
+
+        tokens = torch.tensor(self.multimask, device=self.scores.device)
+        if len(tokens) == 1:
+            return tokens.expand(len(self.scores))
+        return tokens[self.scores[:, tokens].argmax(dim=1)]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What `encode` leaves of one image for a neural variant.
+
+    maps: named feature maps, each (1, C, h, w), on the device; `image_embedding` is always among them for the
+        SAM families.
+    original_size, input_size: (height, width) of the image and of its resized, unpadded copy.
+    """
+
+    maps: dict[str, Any]
+    original_size: tuple[int, int]
+    input_size: tuple[int, int] = (0, 0)
+
+
+class Variant(ABC):
+    """Turns an image and prompts into masks. Subclasses hold the networks of one family.
+
+    name: the name in the registry.
+    prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
+    uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
+    decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
+
+    A builder `build_x(runtime, **arguments)` returns a variant with random weights; the registry then calls
+    `load_files` (or not) and `to_runtime`.
+    """
+
+    name: str = ""
+    prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
+    uses_ground_truth: bool = False
+    decode_chunk: int = 16
+
+    def load_files(self, paths: Sequence[Path]) -> None:
+        """Load the checkpoint files of the card, in its order. Baselines have none."""
+        raise TypeError(f"{type(self).__name__} takes no weights")
+
+    def to_runtime(self) -> None:
+        """Move to the device and dtype of the runtime; called once, after the weights are in place."""
+
+    def prepare(self, image: np.ndarray) -> Any:
+        """(H, W, 3) uint8 RGB -> what `encode_prepared` takes. Runs ahead, in a worker thread, on the CPU."""
+        return image
+
+    @abstractmethod
+    def encode_prepared(self, prepared: Sequence[Any]) -> list[Any]:
+        """The image encoder on a batch of prepared images; one opaque value an image."""
+
+    def encode(self, images: Sequence[np.ndarray]) -> list[Any]:
+        """Images, (H, W, 3) uint8 RGB of any sizes -> features, one opaque value an image."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    @abstractmethod
+    def decode(self, features: Any, prompts: Prompts) -> MaskCandidates:
+        """Candidate masks of the prompts, in the order of the prompts, on features of one image."""

@@ -1,0 +1,142 @@
+"""What the neural variants share: a module on a device, strict loading of official names, the runtime."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sambench.errors import InputError
+from sambench.variants.base import Features, Prompts, Runtime, Variant
+from sambench.variants.loading import read_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def renamer(rules: Iterable[tuple[str, str]], drop: Iterable[str] = ()) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from official keys to ours: regular expressions applied in order, keys matching `drop` left out."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    dropped = [re.compile(pattern) for pattern in drop]
+
+    def rename(state: Mapping[str, Any]) -> dict[str, Any]:
+        renamed = {}
+        for key, value in state.items():
+            if any(pattern.match(key) for pattern in dropped):
+                continue
+            for pattern, replacement in compiled:
+                key = pattern.sub(replacement, key)
+            renamed[key] = value
+        return renamed
+
+    return rename
+
+
+class NeuralVariant(Variant):
+    """A variant with one torch module.
+
+    module: the network; its keys after `rename` are exactly those of the official checkpoint.
+    rename: official state dict -> names of `module`; it also drops what the image path never uses.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        runtime: Runtime,
+        rename: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.rename = rename
+        self.runtime = runtime
+        self.device = runtime.torch_device()
+        self.dtype = runtime.torch_dtype()
+        # Chunks of a few prompts fit the caches of a CPU; a GPU wants to be filled.
+        self.decode_chunk = 64 if self.device.type == "cuda" else 4
+
+    def load_files(self, paths: Sequence[Path]) -> None:
+        (path,) = paths
+        self.load_official(read_checkpoint(path), str(path))
+
+    def load_official(self, state: Mapping[str, Any], source: str) -> None:
+        """Load a state dict with the official names, strictly.
+
+        Raises InputError naming every missing, unexpected and misshapen key.
+        """
+        ours = self.rename(state)
+        expected = self.module.state_dict()
+        problems = []
+        for title, keys in (
+            ("missing", sorted(expected.keys() - ours.keys())),
+            ("unexpected", sorted(ours.keys() - expected.keys())),
+            ("of another shape", sorted(k for k in expected.keys() & ours.keys() if expected[k].shape != ours[k].shape)),
+        ):
+            if keys:
+                problems.append(f"{len(keys)} {title}: {', '.join(keys)}")
+        if problems:
+            raise InputError(
+                source,
+                "state_dict",
+                expected=f"the keys of {self.name or type(self).__name__}",
+                found="; ".join(problems),
+                remedy="check that the file belongs to this variant",
+            )
+        self.module.load_state_dict(ours, strict=True)
+        # Some encoders (TinyViT) cache what they derive from weights when the mode changes.
+        self.module.train().eval()
+
+    def to_runtime(self) -> None:
+        """Move to the device and dtype of the runtime, once the weights are in place."""
+        self.module.to(self.device, self.dtype)
+        self.keep_float32()
+        self.module.train().eval()
+        if self.runtime.compile:
+            self.compile()
+
+    def keep_float32(self) -> None:
+        """Undo the dtype where precision is part of the protocol: coordinates and positional encodings."""
+
+    def compile(self) -> None:
+        """Compile the image encoder in place."""
+
+    def pixels(self, prepared: Any) -> torch.Tensor:
+        """One prepared image -> the (1, 3, S, S) float32 tensor that the image encoder gets, on the device."""
+        raise TypeError(f"{type(self).__name__} does not expose its input tensor")
+
+    def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(B, 3, S, S) -> named feature maps (B, C, h, w), ready for `decode`."""
+        raise TypeError(f"{type(self).__name__} does not expose its feature maps")
+
+    def sizes(self, prepared: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(height, width) of the original and of the resized, unpadded image."""
+        raise TypeError(f"{type(self).__name__} does not expose its sizes")
+
+    @torch.inference_mode()
+    def encode_prepared(self, prepared: Sequence[Any]) -> list[Features]:
+        maps = self.image_embedding(torch.cat([self.pixels(image) for image in prepared]).to(self.dtype))
+        return [
+            Features({name: value[i : i + 1] for name, value in maps.items()}, *self.sizes(image))
+            for i, image in enumerate(prepared)
+        ]
+
+    def tensor_points(
+        self, prompts: Prompts, scale: tuple[float, float]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Prompts -> (points (N, P, 2), labels (N, P), boxes (N, 4)) on the device, float32, scaled by (x, y).
+
+        The scaling is done in float64 before the cast, as the official predictors do it in numpy.
+        """
+        import numpy as np
+
+        def move(values: np.ndarray | None, factor: np.ndarray | None) -> torch.Tensor | None:
+            if values is None:
+                return None
+            if factor is not None:
+                values = (values.astype(np.float64) * factor).astype(np.float32)
+            return torch.as_tensor(values, device=self.device)
+
+        xy = np.array(scale)
+        return move(prompts.points, xy), move(prompts.labels, None), move(prompts.boxes, np.tile(xy, 2))

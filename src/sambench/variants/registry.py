@@ -1,0 +1,136 @@
+"""The registry: cards that say what each variant is, and how to build one. Imports no network until one is built."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sambench.errors import InputError, near_matches
+
+if TYPE_CHECKING:
+    from sambench.variants.base import Runtime, Variant
+
+ENTRY_POINT_GROUP = "sambench.variants"
+
+READY = "ready"
+NO_WEIGHTS = "no weights"
+NOT_INSTALLED = "not installed"
+NOT_AVAILABLE = "not available"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One variant, as config/variants.yaml describes it; config/README.md explains the fields.
+
+    builder: `module:function` that takes (runtime, **arguments) and returns a Variant with random weights; empty
+        when there is no public code.
+    module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
+    checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
+    """
+
+    name: str
+    family: str
+    builder: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
+    prompts: Sequence[str] = ()
+    selection: str = "argmax"
+    checkpoints: Sequence[Mapping[str, Any]] = ()
+    module: str = ""
+    extra: str = ""
+    licence_code: str = ""
+    licence_weights: str = ""
+    paper: str = ""
+    code: str = ""
+    params_m: float | None = None
+    status: str = "released"
+    reason: str = ""
+    notes: str = ""
+
+    def weights(self, folders: Iterable[Path]) -> list[Path] | None:
+        """The checkpoint files, each in the first folder that has it; None when one is missing."""
+        folders = list(folders)
+        paths = []
+        for checkpoint in self.checkpoints:
+            path = next((f / checkpoint["file"] for f in folders if (f / checkpoint["file"]).is_file()), None)
+            if path is None:
+                return None
+            paths.append(path)
+        return paths
+
+    def availability(self, folders: Iterable[Path]) -> str:
+        """`ready`, or why the variant cannot yield an accuracy here."""
+        if not self.builder:
+            return NOT_AVAILABLE
+        if self.module and importlib.util.find_spec(self.module) is None:
+            return NOT_INSTALLED
+        return READY if self.weights(folders) is not None else NO_WEIGHTS
+
+    def explain(self, folders: Iterable[Path]) -> str:
+        """One line on what is missing and how to get it; empty when the variant is ready."""
+        state = self.availability(folders)
+        if state == NOT_AVAILABLE:
+            return self.reason
+        if state == NOT_INSTALLED:
+            return f"needs the package `{self.module}`: pip install 'sambench[{self.extra}]'"
+        if state == NO_WEIGHTS:
+            files = ", ".join(c["file"] for c in self.checkpoints)
+            sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
+            return f"put {files} into {' or '.join(str(f) for f in folders)} (from {sources})"
+        return ""
+
+
+def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:
+    """Cards of the config (`variants:`) and those that installed packages bring by entry point.
+
+    An entry point of the group `sambench.variants` names a function that returns a mapping of the same form.
+    """
+    merged: dict[str, Mapping[str, Any]] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        merged.update(point.load()())
+    merged.update(entries)
+    return {name: Card(name=name, **entry) for name, entry in merged.items()}
+
+
+def find_card(cards: Mapping[str, Card], name: str) -> Card:
+    """The card of that name; InputError with near matches otherwise."""
+    if name not in cards:
+        raise InputError(
+            "variants", name, expected="a variant of the registry", remedy=near_matches(name, cards)
+        )
+    return cards[name]
+
+
+def builder_module(card: Card) -> str:
+    """The module that holds the builder of a card."""
+    return card.builder.partition(":")[0]
+
+
+def build(
+    card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False
+) -> Variant:
+    """Build a variant ready to run.
+
+    random_weights: leave the weights as they are initialised; for efficiency and parity, never for an accuracy.
+
+    Raises InputError when code, package or weights are missing.
+    """
+    folders = list(folders)
+    state = card.availability(folders)
+    if state != READY and not (state == NO_WEIGHTS and random_weights):
+        raise InputError(card.name, expected="a variant that can run", found=state, remedy=card.explain(folders))
+    module, _, function = card.builder.partition(":")
+    variant: Variant = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
+    variant.name = card.name
+    if card.prompts:
+        variant.prompt_kinds = frozenset(card.prompts)
+    paths = card.weights(folders)
+    if paths and not random_weights:
+        variant.load_files(paths)
+    variant.to_runtime()
+    return variant

@@ -1,0 +1,156 @@
+"""The SAM-1 family: any image encoder that ends in (256, 64, 64), with segment-anything's prompt encoder and decoder.
+
+Official code: segment_anything/predictor.py (resizing, coordinates), modeling/sam.py (normalisation, upsampling),
+modeling/mask_decoder.py (the four mask tokens: 0 for single mask output, 1-3 for multimask output).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from segment_anything import sam_model_registry
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import nn
+
+from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.neural import NeuralVariant, renamer
+
+FRAME = 1024  # prompts and masks of the whole family live in a square frame of this side
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A resized image: (h, w, 3) uint8 RGB, and the (height, width) it came from."""
+
+    image: np.ndarray
+    original_size: tuple[int, int]
+
+
+def longest_side(height: int, width: int, length: int) -> tuple[int, int]:
+    """(height, width) with the longer one scaled to `length`, rounded half up (ResizeLongestSide)."""
+    scale = length / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+class SamNetwork(nn.Module):
+    """The three parts under the names that every SAM-1 checkpoint uses."""
+
+    def __init__(self, image_encoder: nn.Module, prompt_encoder: nn.Module, mask_decoder: nn.Module) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+
+def sam_prompt_encoder() -> PromptEncoder:
+    """SAM's prompt encoder for a 64x64 embedding of a 1024 frame."""
+    return PromptEncoder(
+        embed_dim=256, image_embedding_size=(64, 64), input_image_size=(FRAME, FRAME), mask_in_chans=16
+    )
+
+
+def sam_mask_decoder() -> MaskDecoder:
+    """SAM's two-way mask decoder with one single-mask and three multimask tokens."""
+    return MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8),
+        transformer_dim=256,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+    )
+
+
+class SamVariant(NeuralVariant):
+    """A SAM-1 model.
+
+    pixel_size: the side of the square that the encoder sees; EfficientViT-SAM L0-L2 encode 512 pixels although
+        prompts and masks stay in the 1024 frame.
+    """
+
+    module: SamNetwork
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        runtime: Runtime,
+        rename: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+        *,
+        pixel_size: int = FRAME,
+    ) -> None:
+        super().__init__(SamNetwork(image_encoder, sam_prompt_encoder(), sam_mask_decoder()), runtime, rename)
+        self.pixel_size = pixel_size
+
+    def keep_float32(self) -> None:
+        self.module.prompt_encoder.float()
+
+    def compile(self) -> None:
+        self.module.image_encoder.compile()
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        height, width = longest_side(*image.shape[:2], self.pixel_size)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return Prepared(np.asarray(resized), image.shape[:2])
+
+    def pixels(self, prepared: Prepared) -> torch.Tensor:
+        x = torch.tensor(prepared.image, device=self.device).permute(2, 0, 1)[None].contiguous()
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+        height, width = prepared.image.shape[:2]
+        return F.pad((x - mean) / std, (0, self.pixel_size - width, 0, self.pixel_size - height))
+
+    def sizes(self, prepared: Prepared) -> tuple[tuple[int, int], tuple[int, int]]:
+        return prepared.original_size, longest_side(*prepared.original_size, FRAME)
+
+    def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"image_embedding": self.module.image_encoder(pixels)}
+
+    @torch.inference_mode()
+    def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
+        height, width = features.original_size
+        new_height, new_width = features.input_size
+        points, labels, boxes = self.tensor_points(prompts, (new_width / width, new_height / height))
+        sparse, dense = self.module.prompt_encoder(
+            points=None if points is None else (points, labels), boxes=boxes, masks=None
+        )
+        logits, scores = self.predict_masks(features, sparse, dense)
+        return MaskCandidates(
+            logits=logits,
+            scores=scores.float(),
+            multimask=(1, 2, 3),
+            single=torch.zeros(len(prompts), dtype=torch.int64, device=self.device),
+            upsampling=self.upsampling(features),
+        )
+
+    def predict_masks(
+        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompt embeddings -> logits of all four tokens (N, 4, 256, 256) and their scores (N, 4)."""
+        return self.module.mask_decoder.predict_masks(
+            image_embeddings=features.maps["image_embedding"],
+            image_pe=self.module.prompt_encoder.get_dense_pe().to(self.dtype),
+            sparse_prompt_embeddings=sparse.to(self.dtype),
+            dense_prompt_embeddings=dense.to(self.dtype),
+        )
+
+    def upsampling(self, features: Features) -> Upsampling:
+        return Upsampling(size=features.original_size, frame=(FRAME, FRAME), crop=features.input_size)
+
+
+def build_sam(runtime: Runtime, encoder: str) -> SamVariant:
+    """SAM-B, -L or -H (`vit_b`, `vit_l`, `vit_h`), the modules of segment-anything themselves."""
+    return SamVariant(sam_model_registry[encoder]().image_encoder, runtime)
+
+
+def build_mobile_sam(runtime: Runtime) -> SamVariant:
+    """MobileSAM: SAM with TinyViT-5M as the image encoder (arXiv 2306.14289)."""
+    from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
+
+    rename = renamer(TINY_VIT_RENAMES, TINY_VIT_DEAD_KEYS)
+    return SamVariant(TinyViTEncoder(), runtime, rename)
