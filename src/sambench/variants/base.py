@@ -50,6 +50,13 @@ class Runtime:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def device_name(self) -> str:
+        """The name of the GPU; empty on the CPU."""
+        import torch
+
+        device = self.torch_device()
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
     def torch_dtype(self) -> torch.dtype:
         import torch
 

@@ -11,16 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError, near_matches
+from sambench.status import NO_WEIGHTS, NOT_AVAILABLE, NOT_INSTALLED, OK
 
 if TYPE_CHECKING:
     from sambench.variants.base import Runtime, Variant
 
 ENTRY_POINT_GROUP = "sambench.variants"
-
-READY = "ready"
-NO_WEIGHTS = "no weights"
-NOT_INSTALLED = "not installed"
-NOT_AVAILABLE = "not available"
 
 
 @dataclass(frozen=True)
@@ -64,12 +60,12 @@ class Card:
         return paths
 
     def availability(self, folders: Iterable[Path]) -> str:
-        """`ready`, or why the variant cannot yield an accuracy here."""
+        """`ok`, or why the variant cannot yield an accuracy here."""
         if not self.builder:
             return NOT_AVAILABLE
         if self.module and importlib.util.find_spec(self.module) is None:
             return NOT_INSTALLED
-        return READY if self.weights(folders) is not None else NO_WEIGHTS
+        return OK if self.weights(folders) is not None else NO_WEIGHTS
 
     def explain(self, folders: Iterable[Path]) -> str:
         """One line on what is missing and how to get it; empty when the variant is ready."""
@@ -106,11 +102,6 @@ def find_card(cards: Mapping[str, Card], name: str) -> Card:
     return cards[name]
 
 
-def builder_module(card: Card) -> str:
-    """The module that holds the builder of a card."""
-    return card.builder.partition(":")[0]
-
-
 def build(
     card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False
 ) -> Variant:
@@ -122,7 +113,7 @@ def build(
     """
     folders = list(folders)
     state = card.availability(folders)
-    if state != READY and not (state == NO_WEIGHTS and random_weights):
+    if state != OK and not (state == NO_WEIGHTS and random_weights):
         raise InputError(card.name, expected="a variant that can run", found=state, remedy=card.explain(folders))
     module, _, function = card.builder.partition(":")
     variant: Variant = getattr(importlib.import_module(module), function)(runtime, **card.arguments)

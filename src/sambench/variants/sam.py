@@ -113,12 +113,8 @@ class SamVariant(NeuralVariant):
 
     @torch.inference_mode()
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
-        height, width = features.original_size
-        new_height, new_width = features.input_size
-        points, labels, boxes = self.tensor_points(prompts, (new_width / width, new_height / height))
-        sparse, dense = self.module.prompt_encoder(
-            points=None if points is None else (points, labels), boxes=boxes, masks=None
-        )
+        points, labels, boxes = self.tensor_points(prompts, self.prompt_scale(features))
+        sparse, dense = self.embed_prompts(points, labels, boxes)
         logits, scores = self.predict_masks(features, sparse, dense)
         return MaskCandidates(
             logits=logits,
@@ -126,6 +122,20 @@ class SamVariant(NeuralVariant):
             multimask=(1, 2, 3),
             single=torch.zeros(len(prompts), dtype=torch.int64, device=self.device),
             upsampling=self.upsampling(features),
+        )
+
+    def prompt_scale(self, features: Features) -> tuple[float, float]:
+        """From pixels of the original image to the 1024 frame, as (x, y)."""
+        height, width = features.original_size
+        new_height, new_width = features.input_size
+        return new_width / width, new_height / height
+
+    def embed_prompts(
+        self, points: torch.Tensor | None, labels: torch.Tensor | None, boxes: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts in the 1024 frame -> sparse (N, T, 256) and dense (N, 256, 64, 64) embeddings."""
+        return self.module.prompt_encoder(
+            points=None if points is None else (points, labels), boxes=boxes, masks=None
         )
 
     def predict_masks(

@@ -1,0 +1,75 @@
+# make run     set everything up and run the embedded default
+# make test    set everything up and run the tests
+# make check   formatting, lint, types, workflow lint
+# make report  the report of the embedded default, and where it is
+# make ui      MLflow over the results, on this machine only
+# make setup   create .venv from the lock; every other target does it when needed
+# make lock    resolve the lock again after an edit to pyproject.toml
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) --version 2>/dev/null),$(p))))
+CONFIG ?= config/config.yaml
+RESULTS ?= results
+PORT ?= 5000
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+STAMP := .venv/.complete
+SOURCES := src/sambench workflow/scripts tests benchmarks
+SMK := Snakefile $(wildcard rules/*.smk)
+
+.PHONY: run test check format report ui setup lock clean-venv
+.DEFAULT_GOAL := run
+
+setup: $(STAMP)
+
+# The stamp is the last thing written: an interrupted set-up starts again. pip brings uv, uv the rest.
+$(STAMP): requirements.lock pyproject.toml
+	@echo "setting up .venv (once, about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+# A run that was killed leaves Snakemake's lock behind. flock tells whether another `make run` is alive; only when none
+# is does the lock go. The next run takes up the work where it ended.
+run: $(STAMP)
+	@mkdir -p .snakemake
+	@flock --nonblock --conflict-exit-code 75 .snakemake/make-run.lock sh -c ' \
+	  if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --configfile $(CONFIG) --quiet all; fi; \
+	  exec $(BIN)/snakemake --configfile $(CONFIG)' \
+	  || { status=$$?; [ $$status -ne 75 ] || echo "another make run is at work in this folder" >&2; exit $$status; }
+	@echo
+	@cat $(RESULTS)/tables/boxes.md
+	@echo "tables: $(RESULTS)/tables   report: $(RESULTS)/report/index.html   MLflow: make ui"
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/snakefmt --check -l 110 $(SMK)
+	@$(BIN)/snakemake --lint
+
+format: $(STAMP)
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/snakefmt -l 110 $(SMK)
+
+report: $(STAMP)
+	@$(BIN)/snakemake --configfile $(CONFIG) --quiet rules -- report
+	@echo "$(RESULTS)/report/index.html"
+
+ui: $(STAMP)
+	@test -f $(RESULTS)/mlflow.db || { echo "no $(RESULTS)/mlflow.db yet: make run writes it" >&2; exit 1; }
+	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
+	@$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
+	  --artifacts-destination $(RESULTS)/mlartifacts
+
+lock: $(STAMP)
+	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
+	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
+
+clean-venv:
+	@rm -rf .venv

@@ -1,0 +1,26 @@
+"""sambench: every Segment Anything variant, measured the same way.
+
+snakemake --cores all                                        the embedded default
+snakemake --cores all --configfile config/coco-subset.yaml   a study of your own
+snakemake --cores all segany | tables | report               one stage
+"""
+
+
+configfile: "config/variants.yaml"
+configfile: "config/datasets.yaml"
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/prompts.smk"
+include: "rules/segany.smk"
+include: "rules/results.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.report.input,
+        rules.tracking.output,

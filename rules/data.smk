@@ -1,0 +1,56 @@
+"""Datasets: generated or given, each indexed into images and instances."""
+
+from sambench.datasets.scenes import IMAGE_NAMES
+
+SCENES = f"{RESULTS}/datasets/scenes/source"
+
+
+def annotations_of(wildcards):
+    return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
+
+
+def images_of(wildcards):
+    return study.config["datasets"][wildcards.dataset].get("images", f"{SCENES}/images")
+
+
+def image_limit_of(wildcards):
+    limit = study.config["datasets"][wildcards.dataset].get("image_limit")
+    return f"--image-limit {limit}" if limit else ""
+
+
+rule scenes:
+    input:
+        script=script("scenes"),
+    output:
+        f"{SCENES}/annotations.json",
+        [f"{SCENES}/images/{name}" for name in IMAGE_NAMES],
+    log:
+        f"{RESULTS}/logs/scenes.log",
+    params:
+        code=code("scenes"),
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --folder {SCENES} 2>&1 | tee {log}"
+
+
+rule index_dataset:
+    input:
+        script=script("index_dataset"),
+        annotations=annotations_of,
+    output:
+        images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
+        instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
+    log:
+        f"{RESULTS}/logs/index_dataset/{{dataset}}.log",
+    params:
+        code=code("index_dataset"),
+        images=images_of,
+        limit=image_limit_of,
+    resources:
+        mem_mb=8000,
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --annotations {input.annotations:q} --images {params.images:q} {params.limit} "
+        "--images-table {output.images} --instances-table {output.instances} 2>&1 | tee {log}"

@@ -1,0 +1,26 @@
+"""Prompts from ground truth, one file a dataset and group."""
+
+
+rule prompts:
+    input:
+        sorted({job.prompts_file(RESULTS) for job in study.jobs()}),
+
+
+rule prompt_group:
+    input:
+        script=script("prompts"),
+        instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
+    output:
+        f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
+    log:
+        f"{RESULTS}/logs/prompts/{{dataset}}/{{group}}.log",
+    params:
+        code=code("prompts"),
+        types=lambda wildcards: json.dumps(study.config["prompt_groups"][wildcards.group]),
+    resources:
+        mem_mb=8000,
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --dataset {wildcards.dataset} --instances {input.instances} "
+        "--types {params.types:q} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,105 @@
+"""From per-instance results to tables, figures, the report and MLflow."""
+
+TITLES = {"boxes": "Box prompts", "points": "Point prompts"}
+TABLES = [f"{RESULTS}/tables/{name}.parquet" for name in TITLES]
+STUDY = json.dumps({key: value for key, value in config.items() if key != "variants"})
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+rule report:
+    input:
+        f"{RESULTS}/report/index.html",
+
+
+rule accuracy_tables:
+    input:
+        study.segany_files(),
+        sorted({job.prompts_file(RESULTS) for job in study.jobs()}),
+        script=script("tables"),
+    output:
+        expand(
+            "{folder}/{table}.{suffix}",
+            folder=f"{RESULTS}/tables",
+            table=TITLES,
+            suffix=["parquet", "csv", "md", "tex"],
+        ),
+    log:
+        f"{RESULTS}/logs/tables.log",
+    params:
+        code=code("tables"),
+        jobs=json.dumps(study.jobs()),
+        shards=study.config["shards"],
+        selections=json.dumps(study["selections"]),
+        statistics=study.config["statistics"],
+    resources:
+        mem_mb=8000,
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --jobs {params.jobs:q} --shards {params.shards} "
+        "--selections {params.selections:q} --resamples {params.statistics[resamples]} "
+        "--seed {params.statistics[seed]} --results {RESULTS} 2>&1 | tee {log}"
+
+
+rule figure:
+    input:
+        script=script("figures"),
+        table=f"{RESULTS}/tables/{{table}}.parquet",
+    output:
+        svg=f"{RESULTS}/figures/{{table}}.svg",
+        png=f"{RESULTS}/figures/{{table}}.png",
+    log:
+        f"{RESULTS}/logs/figure/{{table}}.log",
+    params:
+        code=code("figures"),
+        title=lambda wildcards: TITLES[wildcards.table],
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --table {input.table} --title {params.title:q} --svg {output.svg} "
+        "--png {output.png} 2>&1 | tee {log}"
+
+
+rule report_page:
+    input:
+        TABLES,
+        expand("{folder}/{table}.svg", folder=f"{RESULTS}/figures", table=TITLES),
+        script=script("report"),
+    output:
+        f"{RESULTS}/report/index.html",
+    log:
+        f"{RESULTS}/logs/report.log",
+    params:
+        code=code("report"),
+        titles=json.dumps(TITLES),
+        study=STUDY,
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --results {RESULTS} --titles {params.titles:q} --config {params.study:q} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+# The only rule that imports MLflow: two that write at once would break the database.
+rule tracking:
+    input:
+        TABLES,
+        rules.report_page.output,
+        script=script("tracking"),
+    output:
+        update(f"{RESULTS}/mlflow.db"),
+    log:
+        f"{RESULTS}/logs/tracking.log",
+    params:
+        code=code("tracking"),
+        tables=json.dumps(list(TITLES)),
+        study=STUDY,
+    conda:
+        "../envs/sambench.yaml"
+    shell:
+        "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "
+        "--database {output} --artifacts {RESULTS}/mlartifacts 2>&1 | tee {log}"

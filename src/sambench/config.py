@@ -1,0 +1,172 @@
+"""The configuration of a run: checked once, before anything starts, and turned into lists of jobs.
+
+No network library is imported here: Snakemake reads this module in every job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import yaml
+
+from sambench.errors import InputError, near_matches
+from sambench.variants.registry import Card, read_cards
+
+# In a checkout the folder lies beside src/, in an installed package inside it.
+_CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")
+CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
+
+# What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
+CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "module", "extra")
+
+
+class Job(NamedTuple):
+    """One segany job, but for its shard."""
+
+    dataset: str
+    variant: str
+    runtime: str
+    group: str
+
+    def prompts_file(self, results: str | Path) -> str:
+        return f"{results}/prompts/{self.dataset}/{self.group}.parquet"
+
+    def shard_files(self, results: str | Path, shards: int) -> list[str]:
+        """One file a shard; other names when their number changes, so that none is mistaken for another."""
+        folder = f"{results}/segany/{self.dataset}/{self.variant}/{self.runtime}/{self.group}"
+        return [f"{folder}/{shard}-of-{shards}.parquet" for shard in range(shards)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration. `config` is the whole of it; the rest is what rules and commands ask for."""
+
+    config: Mapping[str, Any]
+    cards: Mapping[str, Card]
+
+    def __getitem__(self, name: str) -> list[str]:
+        """A selection of the study: datasets, variants, runtimes, prompt_groups or selections."""
+        return list(self.config["study"][name])
+
+    @property
+    def results(self) -> str:
+        return str(self.config["results"])
+
+    @property
+    def weights_folders(self) -> list[Path]:
+        return [Path(folder) for folder in self.config["weights"]]
+
+    def jobs(self) -> list[Job]:
+        """Every segany job of the study, in the order of the selections."""
+        return [
+            Job(dataset, variant, runtime, group)
+            for dataset in self["datasets"]
+            for variant in self["variants"]
+            for runtime in self["runtimes"]
+            for group in self["prompt_groups"]
+        ]
+
+    def segany_files(self) -> list[str]:
+        """Every result file of the segany stage."""
+        return [file for job in self.jobs() for file in job.shard_files(self.results, self.config["shards"])]
+
+    def card(self, variant: str) -> dict[str, Any]:
+        """The part of a variant's card that decides what it computes."""
+        card = self.cards[variant]
+        return {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
+
+    def builder_modules(self, variant: str) -> list[str]:
+        """The module with the builder of a variant, none when it has no public code."""
+        module = self.cards[variant].builder.partition(":")[0]
+        return [module] if module else []
+
+    def weights(self, variant: str) -> list[str]:
+        """The checkpoint files of a variant that are here; none when one is missing."""
+        return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
+
+
+def parse_shard(name: str) -> tuple[int, int]:
+    """`0-of-4` -> (0, 4)."""
+    shard, _, shards = name.partition("-of-")
+    return int(shard), int(shards)
+
+
+def read_registries(names: Iterable[str] = ("variants", "datasets", "config")) -> dict[str, Any]:
+    """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
+    merged: dict[str, Any] = {}
+    for name in names:
+        merged |= yaml.safe_load((CONFIG_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return merged
+
+
+def read_study(config: Mapping[str, Any]) -> Study:
+    """Check a merged configuration.
+
+    Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
+    file that does not exist.
+    """
+    _check_schema(config)
+    cards = read_cards(config["variants"])
+    _check_selections(config, cards)
+    for name in config["study"]["datasets"]:
+        _check_dataset(name, config["datasets"][name])
+    return Study(config, cards)
+
+
+def _check_schema(config: Mapping[str, Any]) -> None:
+    schema = yaml.safe_load((CONFIG_FOLDER / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if error is None:
+        return
+    field = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
+        remedy = near_matches(unknown, error.schema["properties"])
+        raise InputError("config", field, expected="a known key", found=unknown, remedy=remedy)
+    raise InputError("config", field, found=error.message, remedy="see config/README.md")
+
+
+def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:
+    from sambench.prompts import prompt_function
+
+    registries: dict[str, Iterable[str]] = {
+        "datasets": config["datasets"],
+        "variants": cards,
+        "runtimes": config["runtimes"],
+        "prompt_groups": config["prompt_groups"],
+    }
+    for selection, registry in registries.items():
+        for name in config["study"][selection]:
+            if name not in registry:
+                raise InputError(
+                    "config",
+                    f"study.{selection}",
+                    expected=f"a name of the registry `{selection}`",
+                    found=name,
+                    remedy=near_matches(name, registry),
+                )
+    groups: dict[str, str] = {}
+    for group in config["study"]["prompt_groups"]:
+        for prompt in config["prompt_groups"][group]:
+            prompt_function(prompt)
+            if prompt in groups:
+                raise InputError(
+                    "config",
+                    f"prompt_groups.{group}",
+                    expected="prompt types of no other selected group",
+                    found=f"{prompt}, also in {groups[prompt]}",
+                    remedy="remove it from one of the two",
+                )
+            groups[prompt] = group
+
+
+def _check_dataset(name: str, entry: Mapping[str, Any]) -> None:
+    for key in ("annotations", "images"):
+        if key in entry and not Path(entry[key]).exists():
+            kind = "a COCO-format JSON file" if key == "annotations" else "a folder of images"
+            remedy = "correct the path (relative ones start at the working directory)"
+            raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=entry[key], remedy=remedy)

@@ -1,0 +1,1 @@
+"""Images and instances: from any COCO-format file, or generated."""

@@ -1,0 +1,1 @@
+"""Masks against ground truth: kernels (masks), promptable segmentation (segany)."""

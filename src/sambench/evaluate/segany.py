@@ -1,0 +1,314 @@
+"""Promptable segmentation: every prompt of an image decoded on one encoding, every mask scored against its instance.
+
+The selection rules all come from one decode: `argmax` (highest predicted IoU among the multimask tokens), `single`
+(the single-mask token) and `oracle` (best IoU of all tokens). Only the masks that a rule needs are enlarged to the
+size of the image, and they are chosen on low-resolution logits, which is exactly what enlarging first would give.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sambench.clicks import next_click
+from sambench.datasets.coco import read_image
+from sambench.errors import InputError
+from sambench.evaluate import masks
+from sambench.progress import track
+from sambench.prompts import clicks_of
+from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.variants.base import MaskCandidates, Prompts, Variant
+
+SELECTIONS = ("argmax", "single", "oracle")
+PREFETCH = 3  # images read ahead of the one that is being decoded
+UPSAMPLING_BYTES = 512 * 2**20  # float32 logits at the size of the frame or image that may exist at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of one image that go through one decode: the same kind and number of points.
+
+    rows: (N,) positions in the shard's table of prompts. instances: (N,) positions in the image's instances.
+    """
+
+    rows: np.ndarray
+    instances: np.ndarray
+    prompts: Prompts
+    clicks: int = 0
+
+    def __getitem__(self, part: slice) -> Batch:
+        return Batch(self.rows[part], self.instances[part], self.prompts[part], self.clicks)
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image with its ground truth, as run-lengths, and its prompts in batches."""
+
+    path: str
+    size: tuple[int, int]
+    rles: Sequence[tuple[Sequence[int], bytes]]
+    batches: Sequence[Batch]
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """What a worker thread prepares of a task: the variant's own input and the ground truth as (K, H, W) bool."""
+
+    task: ImageTask
+    prepared: Any
+    truth: np.ndarray
+
+    @cached_property
+    def packed_truth(self) -> np.ndarray:
+        return masks.pack(self.truth)
+
+
+def shard_images(images: pd.DataFrame, shard: int, shards: int) -> pd.DataFrame:
+    """The images of one shard: every `shards`-th one, so that shards are equal whatever the order of the images."""
+    return images.iloc[shard::shards]
+
+
+def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -> list[ImageTask]:
+    """Group prompts and ground truth by image, without a scan per image. Images without prompts are left out.
+
+    All tables carry the columns of results/schemas.py; `prompts` must have the index 0, 1, ...
+
+    Raises InputError when a prompt names an annotation or an image that is not there.
+    """
+    position = pd.Series(np.arange(len(instances)), index=instances["annotation_id"].to_numpy())
+    of_prompt = position.reindex(prompts["annotation_id"].to_numpy()).to_numpy()
+    if np.isnan(of_prompt).any():
+        missing = int(prompts["annotation_id"].to_numpy()[np.isnan(of_prompt).argmax()])
+        raise InputError("prompts", "annotation_id", expected="annotations of the dataset", found=missing)
+    of_prompt = of_prompt.astype(np.int64)
+    rows_of_image = {key: np.sort(rows) for key, rows in prompts.groupby("image_id").indices.items()}
+    unknown = rows_of_image.keys() - set(images["image_id"])
+    if unknown:
+        raise InputError("prompts", "image_id", expected="images of the dataset", found=min(unknown))
+
+    names, boxes = prompts["prompt"].to_numpy(), prompts["box"].to_numpy()
+    points, labels = prompts["points"].to_numpy(), prompts["labels"].to_numpy()
+    sizes, counts = instances["rle_size"].to_numpy(), instances["rle_counts"].to_numpy()
+
+    def batch(rows: np.ndarray, first: np.ndarray, clicks: int) -> Batch:
+        has_box, has_points = boxes[rows[0]] is not None, points[rows[0]] is not None
+        xy = np.stack(points[rows]).astype(np.float32).reshape(len(rows), -1, 2) if has_points else None
+        marks = np.stack(labels[rows]).astype(np.int64) if has_points else None
+        edges = np.stack(boxes[rows]).astype(np.float32) if has_box else None
+        return Batch(rows, first, Prompts(edges, xy, marks), clicks)
+
+    tasks = []
+    for image in images.itertuples(index=False):
+        rows = rows_of_image.get(image.image_id)
+        if rows is None:
+            continue
+        unique, inverse = np.unique(of_prompt[rows], return_inverse=True)
+        groups: dict[tuple[bool, int, int], list[int]] = collections.defaultdict(list)
+        for at, row in enumerate(rows):
+            size = 0 if labels[row] is None else len(labels[row])
+            groups[boxes[row] is not None, size, clicks_of(names[row])].append(at)
+        tasks.append(
+            ImageTask(
+                path=image.path,
+                size=(image.height, image.width),
+                rles=[(sizes[k], counts[k]) for k in unique],
+                batches=[batch(rows[at], inverse[at], key[2]) for key, at in groups.items()],
+            )
+        )
+    return tasks
+
+
+def load(variant: Variant, task: ImageTask) -> LoadedImage:
+    """Read one image, let the variant prepare it and unpack the ground truth. Runs in a worker thread."""
+    height, width = task.size
+    image = read_image(task.path, width, height)
+    truth = np.stack([masks.decode_rle(size, counts) for size, counts in task.rles])
+    return LoadedImage(task, variant.prepare(image), truth)
+
+
+def read_ahead(variant: Variant, tasks: Iterable[ImageTask]) -> Iterator[LoadedImage]:
+    """Load images in the order of the tasks, a few ahead of the consumer."""
+    with ThreadPoolExecutor(max_workers=PREFETCH) as pool:
+        queue = collections.deque()
+        try:
+            for task in tasks:
+                queue.append(pool.submit(load, variant, task))
+                if len(queue) > PREFETCH:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+class Scores:
+    """The columns that an evaluation fills in, one row a prompt, everything null until it is scored."""
+
+    def __init__(self, rows: int, status: str = "") -> None:
+        self.iou = {name: np.full(rows, np.nan) for name in SELECTIONS}
+        self.predicted_iou = np.full(rows, np.nan, dtype=np.float32)
+        self.selected_token = np.full(rows, -1, dtype=np.int8)
+        self.status = np.full(rows, status, dtype=object)
+
+
+def evaluate(
+    variant: Variant, tasks: Sequence[ImageTask], rows: int, selections: Sequence[str], title: str = "segany"
+) -> Scores:
+    """Score every prompt of the tasks.
+
+    rows: the number of prompts in all tasks together. selections: the rules whose IoU is wanted; `argmax` always is.
+    A prompt that the variant does not take, or an image that does not fit into memory, leaves rows with a status.
+    """
+    scores = Scores(rows)
+    for loaded in track(read_ahead(variant, tasks), len(tasks), title):
+        usable = []
+        for batch in loaded.task.batches:
+            if batch.prompts.kind in variant.prompt_kinds:
+                usable.append(batch)
+            else:
+                scores.status[batch.rows] = UNSUPPORTED_PROMPT
+        if not usable:
+            continue
+        try:
+            features = variant.encode_prepared([loaded.prepared])[0]
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            _give_up(error, [batch.rows for batch in usable], scores)
+            continue
+        for batch in usable:
+            for start in range(0, len(batch.rows), variant.decode_chunk):
+                part = batch[start : start + variant.decode_chunk]
+                try:
+                    _score(variant, features, part, loaded, selections, scores)
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    _give_up(error, [part.rows], scores)
+    return scores
+
+
+def _give_up(error: BaseException, rows: Iterable[np.ndarray], scores: Scores) -> None:
+    """Turn a want of memory into rows that say so; any other error is a bug and goes on its way."""
+    # On a CPU torch has no exception of its own for it, only a message.
+    on_cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or on_cpu):
+        raise error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    for part in rows:
+        scores.status[part] = OUT_OF_MEMORY
+
+
+def _score(
+    variant: Variant, features: Any, batch: Batch, loaded: LoadedImage, selections: Sequence[str], scores: Scores
+) -> None:
+    """Decode one chunk of prompts and fill in its rows."""
+    prompts = batch.prompts
+    if variant.uses_ground_truth:
+        prompts = Prompts(prompts.boxes, prompts.points, prompts.labels, loaded.truth[batch.instances])
+    for _ in range(batch.clicks - 1):
+        prompts = _add_click(variant, features, prompts, loaded.truth[batch.instances])
+    candidates = variant.decode(features, prompts)
+    argmax = candidates.argmax()
+    tokens = _tokens_to_enlarge(candidates, argmax, selections)
+    ious = _token_ious(candidates, tokens, loaded, batch.instances)
+
+    every = np.arange(len(batch.rows))
+    best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
+    scores.iou["argmax"][batch.rows] = ious[every, best]
+    if "single" in selections:
+        scores.iou["single"][batch.rows] = ious[every, single]
+    if "oracle" in selections:
+        scores.iou["oracle"][batch.rows] = ious.max(axis=1)
+    scores.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
+    scores.selected_token[batch.rows] = best
+    scores.status[batch.rows] = OK
+
+
+def _tokens_to_enlarge(
+    candidates: MaskCandidates, argmax: torch.Tensor, selections: Sequence[str]
+) -> torch.Tensor:
+    """(N, M) bool: the candidates that a wanted rule looks at."""
+    wanted = torch.zeros(candidates.scores.shape, dtype=torch.bool, device=argmax.device)
+    if "oracle" in selections:
+        return ~wanted
+    wanted.scatter_(1, argmax[:, None], True)
+    if "single" in selections:
+        wanted.scatter_(1, candidates.single[:, None], True)
+    return wanted
+
+
+def _token_ious(
+    candidates: MaskCandidates, tokens: torch.Tensor, loaded: LoadedImage, instances: np.ndarray
+) -> np.ndarray:
+    """(N, M) float64 IoU of the wanted candidates with the instance of their prompt, NaN for the others."""
+    prompt, token = (index.cpu() for index in tokens.nonzero(as_tuple=True))
+    ious = np.full(tuple(tokens.shape), np.nan)
+    height, width = loaded.task.size
+    frame = candidates.upsampling.frame or (0, 0)
+    step = max(1, UPSAMPLING_BYTES // (4 * max(height * width, frame[0] * frame[1])))
+    for start in range(0, len(prompt), step):
+        p, t = prompt[start : start + step], token[start : start + step]
+        found = candidates.upsampling.masks(candidates.logits[p, t])
+        shared, area, truth = _counts(found, loaded, instances[p.numpy()])
+        ious[p.numpy(), t.numpy()] = masks.iou(shared, area, truth)
+    return ious
+
+
+def _counts(
+    found: torch.Tensor, loaded: LoadedImage, instances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exact pixel counts of (n, H, W) masks and their instances: intersection, area of the mask, of the truth.
+
+    On a GPU the masks stay there and only the counts come back.
+    """
+    if found.device.type == "cpu":
+        packed, truth = masks.pack(found.numpy()), loaded.packed_truth[instances]
+        return masks.intersection(packed, truth), masks.area(packed), masks.area(truth)
+    on_device = torch.from_numpy(loaded.truth[instances]).to(found.device)
+    counts = torch.stack([(found & on_device).sum((1, 2)), found.sum((1, 2)), on_device.sum((1, 2))])
+    shared, area, truth = counts.cpu().numpy()
+    return shared, area, truth
+
+
+def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndarray) -> Prompts:
+    """The prompts with one more click each, placed where the `argmax` mask of the clicks so far is most wrong."""
+    candidates = variant.decode(features, prompts)
+    every = torch.arange(len(prompts), device=candidates.logits.device)
+    found = candidates.upsampling.masks(candidates.logits[every, candidates.argmax()]).cpu().numpy()
+    assert prompts.points is not None and prompts.labels is not None
+    before = prompts.points.astype(np.int64)
+    clicks = np.array(
+        [next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)]  # type: ignore[arg-type]
+    )
+    return Prompts(
+        boxes=prompts.boxes,
+        points=np.concatenate([prompts.points, clicks[:, None, :2].astype(np.float32)], axis=1),
+        labels=np.concatenate([prompts.labels, clicks[:, 2:].astype(np.int64)], axis=1),
+        targets=prompts.targets,
+    )
+
+
+def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: Scores) -> pd.DataFrame:
+    """Scores beside the facts of their instances: the columns of schemas.SEGANY, in the order of the prompts.
+
+    Raises RuntimeError when a planned prompt was never scored: a bug that must not become a mean.
+    """
+    unscored = int((scores.status == "").sum())
+    if unscored:
+        raise RuntimeError(f"{unscored} of {len(prompts)} planned prompts were not scored")
+    facts = instances.set_index("annotation_id")[["category_id", "area", "iscrowd"]]
+    table = prompts[["annotation_id", "image_id", "prompt"]].join(facts, on="annotation_id")
+    for name, column in (("argmax", "iou"), ("single", "iou_single"), ("oracle", "iou_oracle")):
+        table[column] = scores.iou[name]
+    table["predicted_iou"] = scores.predicted_iou
+    tokens = pd.Series(scores.selected_token, dtype="Int8")
+    table["selected_token"] = tokens.mask(tokens < 0).to_numpy(dtype=object, na_value=None)
+    table["status"] = scores.status
+    return table

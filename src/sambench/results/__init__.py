@@ -1,0 +1,1 @@
+"""From result files to what people read: schemas, tables, statistics, figures, report, MLflow."""

@@ -1,0 +1,128 @@
+"""The columns of every Parquet file that sambench writes, and the one way to write and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sambench.errors import InputError
+from sambench.files import atomic
+
+SCHEMA_VERSION = "1"
+PREFIX = b"sambench."
+
+_rle = [pa.field("rle_size", pa.list_(pa.int32())), pa.field("rle_counts", pa.binary())]
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("path", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+# x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width.
+INSTANCES = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "area")],
+        pa.field("iscrowd", pa.bool_()),
+        *_rle,
+    ]
+)
+# points: x0, y0, x1, y1, ...; labels: one a point; box: x0, y0, x1, y1. Null where the prompt has none.
+PROMPTS = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("prompt", pa.string()),
+        pa.field("points", pa.list_(pa.float32())),
+        pa.field("labels", pa.list_(pa.int8())),
+        pa.field("box", pa.list_(pa.float32())),
+    ]
+)
+# iou follows the argmax rule; a rule that was not asked for, or a row whose status is not ok, is null.
+SEGANY = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        pa.field("area", pa.float64()),
+        pa.field("iscrowd", pa.bool_()),
+        pa.field("prompt", pa.string()),
+        pa.field("iou", pa.float64()),
+        pa.field("iou_single", pa.float64()),
+        pa.field("iou_oracle", pa.float64()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("selected_token", pa.int8()),
+        pa.field("status", pa.string()),
+    ]
+)
+# The tables `points` and `boxes`: means in per cent over `instances` instances of `images` images.
+ACCURACY = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "prompt", "selection")],
+        *[
+            pa.field(n, pa.float64())
+            for n in ("miou", "miou_low", "miou_high", "miou_small", "miou_medium", "miou_large")
+        ],
+        *[pa.field(n, pa.int64()) for n in ("instances", "crowd", "images")],
+        pa.field("status", pa.string()),
+    ]
+)
+
+
+def write_parquet(
+    path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema, provenance: Mapping[str, str]
+) -> None:
+    """Write rows under a schema, with provenance in the file's metadata, to a temporary name first.
+
+    Raises ValueError when a column is missing, unexpected or of another type: a bug, not the user's mistake.
+    """
+    if isinstance(frame, pd.DataFrame):
+        extra, missing = set(frame.columns) - set(schema.names), set(schema.names) - set(frame.columns)
+        if extra or missing:
+            raise ValueError(f"{path.name}: missing columns {sorted(missing)}, unexpected {sorted(extra)}")
+        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    else:
+        table = frame.select(schema.names).cast(schema)
+    metadata = {PREFIX + b"schema_version": SCHEMA_VERSION.encode()}
+    metadata |= {PREFIX + key.encode(): value.encode() for key, value in provenance.items()}
+    with atomic(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a file that `write_parquet` made.
+
+    Raises InputError when it is no such file or its columns are others.
+    """
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(path, expected="a Parquet file of sambench", found=str(error).splitlines()[0]) from None
+    if table.schema.remove_metadata() != schema:
+        raise InputError(
+            path,
+            "columns",
+            expected=", ".join(schema.names),
+            found=", ".join(table.schema.names),
+            remedy="delete the file and run again: it was written by another version",
+        )
+    return table
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """What `write_parquet` was told about the origin of a file."""
+    metadata = pq.read_schema(path).metadata or {}
+    return {
+        key.removeprefix(PREFIX).decode(): value.decode()
+        for key, value in metadata.items()
+        if key.startswith(PREFIX)
+    }

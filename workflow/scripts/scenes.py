@@ -1,0 +1,20 @@
+"""Generate the embedded dataset `scenes`."""
+
+from pathlib import Path
+
+from sambench.datasets import scenes
+from sambench.script import run
+
+
+def main(*, folder: Path) -> None:
+    """Write annotations.json and the images of `scenes`, the same bytes on every machine.
+
+    Parameters
+    ----------
+    folder: where to write
+    """
+    scenes.generate(folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Condense the per-instance results of a study into the tables `points` and `boxes`."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from sambench.config import Job
+from sambench.provenance import provenance
+from sambench.results.schemas import ACCURACY, PROMPTS, SEGANY, read_parquet
+from sambench.results.tables import accuracy, check_complete, concat, split_by_prompt, write_table
+from sambench.script import run
+
+
+def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, results: Path) -> None:
+    """Check that every planned prompt was scored once, then write tables/points.* and tables/boxes.*.
+
+    Parameters
+    ----------
+    jobs: JSON list of [dataset, variant, runtime, prompt group]
+    shards: the number of shards of each job
+    selections: JSON list of selection rules
+    resamples: resamples of the bootstrap
+    seed: seed of the bootstrap
+    results: the results folder
+    """
+    rules = json.loads(selections)
+    tables = []
+    for job in (Job(*names) for names in json.loads(jobs)):
+        planned = read_parquet(Path(job.prompts_file(results)), PROMPTS).to_pandas()
+        files = [Path(file) for file in job.shard_files(results, shards)]
+        rows = pd.concat([read_parquet(file, SEGANY).to_pandas() for file in files], ignore_index=True)
+        check_complete(rows, planned, files[0].parent.as_posix())
+        tables.append(accuracy(job, rows, rules, resamples=resamples, seed=seed))
+    origin = provenance([jobs, rules, resamples, seed])
+    for name, table in split_by_prompt(concat(tables, ACCURACY)).items():
+        write_table(results / "tables", name, table, ACCURACY, origin)
+
+
+if __name__ == "__main__":
+    run(main)
