@@ -43,7 +43,7 @@ run: $(STAMP)
 	@echo "tables: $(RESULTS)/tables   report: $(RESULTS)/report/index.html   MLflow: make ui"
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -1,8 +1,9 @@
 """Interactive clicks: where a user would click next, from the truth and what was predicted so far.
 
-The rule is that of the official EfficientViT-SAM evaluation (Clicker in applications/efficientvit_sam/sam_eval_utils.py,
-after RITM): the pixel that lies deepest inside the larger error. A click is x, y (column and row of a pixel) and a
-label, 1 on a missed part of the object, 0 on a part that does not belong to it.
+The rule is that of the official EfficientViT-SAM evaluation (Clicker in
+applications/efficientvit_sam/sam_eval_utils.py, after RITM): the pixel that lies deepest inside the larger
+error. A click is x, y (column and row of a pixel) and a label, 1 on a missed part of the object, 0 on a part
+that does not belong to it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def next_click(
 
     target, prediction: (H, W) bool masks. clicked: x, y of the clicks so far, which are not clicked again.
 
-    The depths of both kinds of error are compared; a tie, and so a perfect prediction, gives a negative click (at
-    the first pixel when there is no error at all), as in the official code.
+    The depths of both kinds of error are compared; a tie, and so a perfect prediction, gives a negative click
+    (at the first pixel when there is no error at all), as in the official code.
     """
     clicked = list(clicked)
     miss_x, miss_y, miss = _deepest(target & ~prediction, clicked)
@@ -38,7 +39,7 @@ def next_click(
 def _deepest(region: np.ndarray, clicked: Iterable[tuple[int, int]]) -> tuple[int, int, float]:
     """x, y and depth of the first pixel, in raster order, that is farthest from the outside of the region.
 
-    The depth is the exact Euclidean distance to the nearest pixel outside; the image is surrounded by outside.
+    The depth is the exact Euclidean distance to the nearest pixel outside; beyond the image is outside.
     """
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     if not len(rows):

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema
 import yaml
 
 from sambench.errors import InputError, near_matches
+from sambench.jobs import Job
 from sambench.variants.registry import Card, read_cards
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
@@ -22,23 +23,6 @@ CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.ya
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
 CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "module", "extra")
-
-
-class Job(NamedTuple):
-    """One segany job, but for its shard."""
-
-    dataset: str
-    variant: str
-    runtime: str
-    group: str
-
-    def prompts_file(self, results: str | Path) -> str:
-        return f"{results}/prompts/{self.dataset}/{self.group}.parquet"
-
-    def shard_files(self, results: str | Path, shards: int) -> list[str]:
-        """One file a shard; other names when their number changes, so that none is mistaken for another."""
-        folder = f"{results}/segany/{self.dataset}/{self.variant}/{self.runtime}/{self.group}"
-        return [f"{folder}/{shard}-of-{shards}.parquet" for shard in range(shards)]
 
 
 @dataclass(frozen=True)
@@ -89,18 +73,17 @@ class Study:
         return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
 
 
-def parse_shard(name: str) -> tuple[int, int]:
-    """`0-of-4` -> (0, 4)."""
-    shard, _, shards = name.partition("-of-")
-    return int(shard), int(shards)
-
-
 def read_registries(names: Iterable[str] = ("variants", "datasets", "config")) -> dict[str, Any]:
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
-        merged |= yaml.safe_load((CONFIG_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+        merged |= _read_yaml(f"{name}.yaml")
     return merged
+
+
+def _read_yaml(name: str) -> Any:
+    # The C loader: every job of a cluster reads the registries.
+    return yaml.load((CONFIG_FOLDER / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
 
 
 def read_study(config: Mapping[str, Any]) -> Study:
@@ -118,7 +101,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
 
 
 def _check_schema(config: Mapping[str, Any]) -> None:
-    schema = yaml.safe_load((CONFIG_FOLDER / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+    schema = _read_yaml("schemas/config.schema.yaml")
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
     if error is None:
         return

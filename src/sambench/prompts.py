@@ -14,13 +14,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from sambench.clicks import first_click
 from sambench.errors import InputError, near_matches
 from sambench.evaluate.masks import decode_rle
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOISE = 0.1  # standard deviation of `noisy_box`, in units of the box side
 NOISE_LIMIT = 20.0  # pixels
@@ -153,6 +156,8 @@ def make_prompts(dataset: str, instances: pd.DataFrame, names: Iterable[str]) ->
 
     Returns the columns of schemas.PROMPTS. Raises InputError for an unknown type.
     """
+    import pandas as pd  # here, because Snakemake checks prompt types in every job and needs no tables for it
+
     functions = {name: prompt_function(name) for name in names}
     rows = []
     for row in instances.itertuples(index=False):

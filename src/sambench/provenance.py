@@ -26,27 +26,42 @@ def digest(value: Any) -> str:
 
 
 def module_files(*modules: str) -> list[Path]:
-    """The source files that modules of this package import, directly or not, themselves included.
+    """The source files that modules import from their own package, directly or not, themselves included.
 
     Imports inside functions count too: lazy is not the same as unused. What is imported under TYPE_CHECKING alone
-    does not run and does not count.
+    does not run and does not count. Nothing is imported to find this out.
     """
     found: dict[str, Path] = {}
     queue = list(modules)
     while queue:
         name = queue.pop()
-        if name in found:
-            continue
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        found[name] = Path(spec.origin)
-        queue.extend(_imports(found[name], name.partition(".")[0]))
+        file = _source(name)
+        if name not in found and file is not None:
+            found[name] = file
+            queue.extend(_imports(file, name.partition(".")[0]))
     return sorted(found.values())
 
 
 @functools.cache
+def _package_folder(package: str) -> Path | None:
+    spec = find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+@functools.cache
+def _source(module: str) -> Path | None:
+    """The file of a module, found by its name alone: importlib would import its parents."""
+    package, _, rest = module.partition(".")
+    folder = _package_folder(package)
+    if folder is None:
+        return None
+    path = folder.joinpath(*rest.split(".")) if rest else folder
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@functools.cache
 def _imports(file: Path, package: str) -> list[str]:
+    """The names that a file imports from a package; some may be functions, which no file bears the name of."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
@@ -56,18 +71,8 @@ def _imports(file: Path, package: str) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-            # `from package import module` names modules only where they exist as such.
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.partition(".")[0] == package and _exists(name)]
-
-
-@functools.cache
-def _exists(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.partition(".")[0] == package]
 
 
 def source_digest(script: Path, *modules: str) -> str:

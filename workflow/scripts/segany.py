@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sambench.config import parse_shard
 from sambench.files import sha256
+from sambench.jobs import parse_shard
 from sambench.provenance import provenance
 from sambench.results.schemas import IMAGES, INSTANCES, PROMPTS, SEGANY, read_parquet, write_parquet
 from sambench.script import run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sambench.config import Job
+from sambench.jobs import Job
 from sambench.provenance import provenance
 from sambench.results.schemas import ACCURACY, PROMPTS, SEGANY, read_parquet
 from sambench.results.tables import accuracy, check_complete, concat, split_by_prompt, write_table

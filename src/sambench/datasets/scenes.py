@@ -1,9 +1,9 @@
 """`scenes`: a small generated COCO-format dataset, the same bytes on every machine.
 
-24 textured images of discs, rings, boxes, frames and stars that cast shadows, overlap and come in COCO's three
-sizes; one holds a crowd. Masks use all three encodings of COCO. Nothing in here can differ between machines or
-versions of a library, as floats, random generators and compressors do: shapes are integer inequalities,
-textures are an integer hash, images are BMP files.
+24 textured images of discs, rings, boxes, frames and stars that cast shadows, overlap and come in COCO's
+three sizes; one holds a crowd. Masks use all three encodings of COCO. Nothing in here can differ between
+machines or versions of a library, as floats, random generators and compressors do: shapes are integer
+inequalities, textures are an integer hash, images are BMP files.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SIZES = (
     *((400, 400, 7), (201, 333, 6), (612, 612, 8), (97, 131, 3), (638, 479, 8), (300, 451, 7)),
     *((512, 384, 7), (240, 320, 6), (555, 333, 7), (127, 95, 3), (375, 500, 7), (639, 481, 8)),
 )
+IMAGE_NAMES = tuple(f"scene_{image_id:02d}.bmp" for image_id in range(1, len(SIZES) + 1))
 CROWD_IMAGE = 8  # the last object of this image is a crowd of discs
 
 _UNIT = 65  # object coordinates are in 1/65 pixel,
@@ -64,7 +65,7 @@ def generate(folder: Path) -> None:
         for k in range(objects):
             half_axes = (_LARGE, _MEDIUM, _SMALL, _SMALL)[4 * k // objects]
             scene.add(half_axes, crowd=image_id == CROWD_IMAGE and k == objects - 1)
-        name = f"scene_{image_id:02d}.bmp"
+        name = IMAGE_NAMES[image_id - 1]
         with atomic(folder / "images" / name) as path:
             path.write_bytes(_bmp(scene.pixels.astype(np.uint8)))
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})
@@ -84,7 +85,7 @@ def generate(folder: Path) -> None:
 class _Scene:
     """An image in the making: objects are painted one over the other.
 
-    pixels: (H, W, 3) int64 RGB from 0 to 255. owner: (H, W), the number of the object seen at a pixel, 0 for none.
+    pixels: (H, W, 3) int64 RGB from 0 to 255. owner: (H, W), the number of the object in sight, 0 for none.
     objects: category id and crowd flag of the objects 1, 2, ...
     """
 

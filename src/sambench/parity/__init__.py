@@ -1,7 +1,7 @@
 """Parity: our code against numbers that the official code gave (fixtures; see docs/protocol.md).
 
-    report = check(Path("mobile_sam.json"))
-    report.ok, report.rows
+report = check(Path("mobile_sam.json"))
+report.ok, report.rows
 """
 
 from __future__ import annotations
@@ -52,14 +52,16 @@ def check(path: Path) -> Report:
     path = Path(path)
     found = kind(read_fixture(path))
     if found is None:
-        raise InputError(path, expected=f"a parity fixture ({', '.join(CHECKS)})", found="none of their fields")
+        raise InputError(
+            path, expected=f"a parity fixture ({', '.join(CHECKS)})", found="none of their fields"
+        )
     module, _, function = CHECKS[found].partition(":")
     report: Report = getattr(importlib.import_module(module), function)(path)
     return report
 
 
 def render(reports: Iterable[Report], console: Console | None = None) -> int:
-    """Print the largest error of each stage, and everything over its tolerance. Returns the exit status, 0 or 1."""
+    """Print the largest error of each stage and fixture. Returns the exit status, 0 or 1."""
     console = console or Console()
     reports = list(reports)
     table = Table("fixture", "stage", "comparisons", "largest error", "tolerance", "")
@@ -70,7 +72,12 @@ def render(reports: Iterable[Report], console: Console | None = None) -> int:
             worst = max(rows, key=_severity)
             verdict = "ok" if worst.ok else f"[red]FAIL[/red] {worst.what}"
             table.add_row(
-                report.fixture.name, stage, str(len(rows)), f"{worst.error:.2g}", f"{worst.tolerance:.2g}", verdict
+                report.fixture.name,
+                stage,
+                str(len(rows)),
+                f"{worst.error:.2g}",
+                f"{worst.tolerance:.2g}",
+                verdict,
             )
         if not report.rows:
             table.add_row(report.fixture.name, "", "0", "", "", "[red]FAIL[/red] nothing compared")

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from sambench.clicks import first_click, next_click
 from sambench.errors import InputError
+from sambench.evaluate.masks import decode_rle
 from sambench.parity.fixtures import Report, Row, read_fixture, same
 
 KERNEL = np.ones((3, 3), np.uint8)
@@ -55,7 +56,8 @@ def _annotations(path: Path) -> COCO:
 
 def _record_rows(coco: COCO, record: dict[str, Any]) -> list[Row]:
     what = f"annotation {record['ann_id']}"
-    target = coco.annToMask(coco.anns[record["ann_id"]]).astype(bool)
+    rle = coco.annToRLE(coco.anns[record["ann_id"]])
+    target = decode_rle(rle["size"], rle["counts"])
     digest = hashlib.sha256(np.packbits(target, axis=None).tobytes()).hexdigest()
     rows = [same("masks", f"{what} sha256", digest, record["gt_sha256"])]
     rows.append(same("clicks", f"{what} first click", [*first_click(target), 1], record["first_click"]))

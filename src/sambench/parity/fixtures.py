@@ -1,6 +1,7 @@
-"""Parity fixtures: reading one, remaking its weights and its image, comparing a tensor with a block of numbers.
+"""Parity fixtures: reading one, remaking its weights and image, comparing a tensor with a block of numbers.
 
-A fixture holds what the official code computed on a closed-form image with weights that follow from their names.
+A fixture holds what the official code computed on a closed-form image with weights
+that follow from their names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from sambench.errors import InputError
 
-# Weights of these names stand for positions, tokens and biases: small, and of the same scale whatever their shape.
+# Weights of these names stand for positions, tokens and biases: of the same scale whatever their shape.
 TOKENS = (
     "pos_embed",
     "pos_embedding",
@@ -42,7 +43,7 @@ TOKENS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `error` and `tolerance` are relative to the largest reference value unless `what` says else."""
+    """One comparison; relative to the largest reference value unless `what` says something else."""
 
     stage: str
     what: str
@@ -70,7 +71,9 @@ class Report:
 def same(stage: str, what: str, found: object, expected: object) -> Row:
     """A comparison that is either right or wrong."""
     equal = found == expected
-    return Row(stage, what if equal else f"{what}: expected {expected}, found {found}", 0.0 if equal else math.inf, 0.0)
+    if not equal:
+        what = f"{what}: expected {expected}, found {found}"
+    return Row(stage, what, 0.0 if equal else math.inf, 0.0)
 
 
 def read_fixture(path: Path) -> dict[str, Any]:
@@ -138,7 +141,9 @@ def weights(fixture: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     for key, shape, dtype, *gain in fixture["state_dict"]:
         if gain == ["keep"]:
             if key not in kept:
-                raise InputError("fixture", f"keep_values.{key}", expected="the values of a kept tensor", found="none")
+                raise InputError(
+                    "fixture", f"keep_values.{key}", expected="the values of a kept tensor", found="none"
+                )
             state[key] = torch.tensor(kept[key], dtype=getattr(torch, dtype)).reshape(shape)
         else:
             state[key] = weight(key, shape, dtype, fixture["seed"], *gain)
@@ -146,7 +151,7 @@ def weights(fixture: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def probe_rows(fixture: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[Row]:
-    """The weights against the numbers that the fixture gives to test the recipe with (printed with 7 digits)."""
+    """The weights against the few that the fixture gives to test the recipe with (in 7 digits)."""
     rows = []
     for probe in fixture.get("weight_probes", []):
         value = state[probe["key"]].double().flatten()

@@ -1,7 +1,7 @@
 """Fixtures of one model: preprocessing, feature maps, and what the decoder makes of each prompt.
 
-The variant of the fixture's name is built with random weights, gets the official state dict through its own loading
-code, and runs in float32 on the CPU.
+The variant of the fixture's name is built with random weights, gets the official state dict through its own
+loading code, and runs in float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def mask_rows(
     tolerance: Mapping[str, float],
     clamped: bool = False,
 ) -> list[Row]:
-    """Masks of one record: scores (C,), logits (C, h, w) with their statistics, and areas at the original size."""
+    """Masks of one record: scores (C,), logits (C, h, w), and areas at the original size."""
     expected = torch.tensor(record["iou"], dtype=torch.float64)
     if scores.shape != expected.shape:
         return [same("scores", f"{what} shape", list(scores.shape), list(expected.shape))]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from sambench.config import Job
 from sambench.errors import InputError
 from sambench.files import write_text
+from sambench.jobs import Job
 from sambench.results.schemas import ACCURACY, write_parquet
 from sambench.results.statistics import clustered_bootstrap
 from sambench.status import OK
@@ -124,6 +124,21 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
         missing = table["miou"].isna()
         shown.loc[missing, "miou"] = table.loc[missing, "status"]
     return shown
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """The headline of an accuracy table: one line a variant, one column a prompt type, mIoU by `argmax` or a status."""
+    lines = table[table["selection"] == "argmax"].copy()
+    lines["cell"] = [
+        f"{miou:.1f}" if pd.notna(miou) else status
+        for miou, status in zip(lines["miou"], lines["status"], strict=True)
+    ]
+    keys = ["dataset", "variant", "runtime"]
+    wide = lines.pivot(index=keys, columns="prompt", values="cell")
+    ordered = wide.reindex(
+        index=pd.MultiIndex.from_frame(lines[keys].drop_duplicates()), columns=lines["prompt"].unique()
+    )
+    return ordered.rename_axis(columns=None).reset_index()
 
 
 def concat(tables: Iterable[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from torch import nn
 
 from sambench.errors import InputError
 from sambench.variants.base import Features, Prompts, Runtime, Variant
-from sambench.variants.loading import read_checkpoint
+from sambench.variants.loading import looks_like, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,24 +64,30 @@ class NeuralVariant(Variant):
     def load_official(self, state: Mapping[str, Any], source: str) -> None:
         """Load a state dict with the official names, strictly.
 
-        Raises InputError naming every missing, unexpected and misshapen key.
+        Raises InputError naming the variant that the file seems to belong to, or else every missing, unexpected and
+        misshapen key.
         """
         ours = self.rename(state)
         expected = self.module.state_dict()
-        problems = []
-        for title, keys in (
-            ("missing", sorted(expected.keys() - ours.keys())),
-            ("unexpected", sorted(ours.keys() - expected.keys())),
-            ("of another shape", sorted(k for k in expected.keys() & ours.keys() if expected[k].shape != ours[k].shape)),
-        ):
-            if keys:
-                problems.append(f"{len(keys)} {title}: {', '.join(keys)}")
-        if problems:
+        problems = {
+            "missing": sorted(expected.keys() - ours.keys()),
+            "unexpected": sorted(ours.keys() - expected.keys()),
+            "of another shape": sorted(
+                key for key in expected.keys() & ours.keys() if expected[key].shape != ours[key].shape
+            ),
+        }
+        if any(problems.values()):
+            others = looks_like(state)
+            found = "; ".join(f"{len(keys)} {title}: {', '.join(keys)}" for title, keys in problems.items() if keys)
+            if others and self.name not in others:
+                # The file of another variant differs nearly everywhere: its name says more than a thousand keys.
+                counts = ", ".join(f"{len(keys)} {title}" for title, keys in problems.items() if keys)
+                found = f"what looks like {' or '.join(others)} ({counts})"
             raise InputError(
                 source,
                 "state_dict",
                 expected=f"the keys of {self.name or type(self).__name__}",
-                found="; ".join(problems),
+                found=found,
                 remedy="check that the file belongs to this variant",
             )
         self.module.load_state_dict(ours, strict=True)
@@ -90,8 +96,14 @@ class NeuralVariant(Variant):
 
     def to_runtime(self) -> None:
         """Move to the device and dtype of the runtime, once the weights are in place."""
-        self.module.to(self.device, self.dtype)
+        self.module.to(self.device)
+        exact = self.module.state_dict()
+        self.module.to(self.dtype)
         self.keep_float32()
+        # What stays float32 gets its values from before the cast: rounding is not undone by a wider type.
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point() and value.dtype != self.dtype:
+                value.copy_(exact[name])
         self.module.train().eval()
         if self.runtime.compile:
             self.compile()

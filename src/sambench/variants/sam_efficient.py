@@ -1,4 +1,4 @@
-"""The SAM-1 variants with a small encoder of their own: SAM's prompt encoder and mask decoder serve them all."""
+"""The SAM-1 variants with a small encoder of their own; SAM's prompt encoder and decoder serve them all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EfficientViTSamVariant(SamVariant):
 
 
 class MobileSamV2Variant(SamVariant):
-    """MobileSAMv2: the encoder of MobileSAM with the prompt-guided decoder, which comes as a file of its own."""
+    """MobileSAMv2: the encoder of MobileSAM with the prompt-guided decoder, which is a file of its own."""
 
     def load_files(self, paths: Sequence[Path]) -> None:
         encoder, decoder = paths
@@ -55,8 +55,9 @@ class MobileSamV2Variant(SamVariant):
 class NanoSamVariant(SamVariant):
     """NanoSAM: a ResNet-18 encoder, and MobileSAM's decoder in the form of its ONNX export.
 
-    Official file: nanosam/utils/predictor.py. It rounds the resized size down and resizes bicubically, scales both
-    coordinates by the same factor, adds no padding token to point prompts, and cuts the padding off at 256 pixels.
+    Official file: nanosam/utils/predictor.py. It rounds the resized size down and resizes bicubically, scales
+    both coordinates by the same factor, adds no padding token to point prompts, and cuts the padding off at
+    256 pixels.
     """
 
     def load_files(self, paths: Sequence[Path]) -> None:

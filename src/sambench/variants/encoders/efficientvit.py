@@ -1,8 +1,8 @@
 """EfficientViT-L and -XL as EfficientViT-SAM uses them, on timm's blocks.
 
-Official files: efficientvit/models/efficientvit/{backbone,sam}.py. timm's own EfficientVitLarge is the L trunk with
-other eps values; the XL trunks have six stages and attention of another scale in the last two, so both are put
-together here from the same blocks.
+Official files: efficientvit/models/efficientvit/{backbone,sam}.py. timm's own EfficientVitLarge is the L
+trunk with other eps values; the XL trunks have six stages and attention of another scale in the last two, so
+both are put together here from the same blocks.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ EFFICIENTVIT_RENAMES = [
 class Plan:
     """One model. Each stage is (kind, width, depth, expansion of its blocks); `stem` is its width and depth.
 
-    kind: `fused` (fused inverted residuals), `separable` (inverted residuals), or `attention@K`, where K is the side
-        of the convolution that gathers tokens.
+    kind: `fused` (fused inverted residuals), `separable` (inverted residuals), or `attention@K`, where K is
+        the side of the convolution that gathers tokens.
     """
 
     stem: tuple[int, int]
@@ -103,12 +103,16 @@ def _stage(channels: int, kind: str, width: int, depth: int, expansion: int) -> 
         fewer_norm=kind != "fused",
         block_type="fused" if kind == "fused" else "default",
     )
-    blocks: list[nn.Module] = [ResidualBlock(local(in_channels=channels, stride=2, expand_ratio=4 * expansion))]
+    blocks: list[nn.Module] = [
+        ResidualBlock(local(in_channels=channels, stride=2, expand_ratio=4 * expansion))
+    ]
     for _ in range(depth):
         if kind.startswith("attention"):
             blocks.append(_attention_block(width, expansion, int(kind.partition("@")[2])))
         else:
-            blocks.append(ResidualBlock(local(in_channels=width, stride=1, expand_ratio=expansion), nn.Identity()))
+            blocks.append(
+                ResidualBlock(local(in_channels=width, stride=1, expand_ratio=expansion), nn.Identity())
+            )
     return nn.Sequential(*blocks)
 
 
@@ -131,7 +135,9 @@ class EfficientViTEncoder(nn.Module):
         self.taps = nn.ModuleList(
             ConvNormAct(width, 256, 1, norm_layer=batch_norm, act_layer=None) for width in reversed(widths)
         )
-        self.middle = nn.Sequential(*(self._middle_block(plan.middle_expansion) for _ in range(plan.middle_depth)))
+        self.middle = nn.Sequential(
+            *(self._middle_block(plan.middle_expansion) for _ in range(plan.middle_depth))
+        )
         self.output = nn.Conv2d(256, 256, 1)
         self.norm = LayerNorm2d(256)
 

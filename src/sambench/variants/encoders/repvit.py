@@ -1,8 +1,8 @@
 """RepViT as RepViT-SAM and EdgeSAM use it, on timm's blocks.
 
-Official files: sam/repvit_sam/modeling/repvit.py (RepViT-SAM is RepViT-M2.3, not the M1.1 of its paper's headline)
-and edge_sam/modeling/rep_vit.py (EdgeSAM is RepViT-M1 in the layout that timm calls `legacy`). Both number their
-blocks through, where timm groups them in stages that begin with a downsampling.
+Official files: sam/repvit_sam/modeling/repvit.py (RepViT-SAM is RepViT-M2.3, not the M1.1 of its paper's
+headline) and edge_sam/modeling/rep_vit.py (EdgeSAM is RepViT-M1 in the layout that timm calls `legacy`). Both
+number their blocks through, where timm groups them in stages that begin with a downsampling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EDGE_SAM_DEPTHS = (2, 2, 14, 2)
 
 
 def repvit_renames(depths: Sequence[int]) -> list[tuple[str, str]]:
-    """Official keys -> ours, for the number of blocks that timm counts in each stage (without downsampling)."""
+    """Official keys -> ours. depths: the blocks of each stage that follow its downsampling."""
     ours = "image_encoder.backbone."
     rules = [
         (r"^image_encoder\.features\.0\.0\.", ours + "stem.conv1."),
@@ -85,8 +85,9 @@ class RepViTEncoder(nn.Module):
 class EdgeSamEncoder(nn.Module):
     """EdgeSAM: (B, 3, 1024, 1024) -> (B, 256, 64, 64).
 
-    The last stage (32x32) is enlarged and added to a 64x64 map. That map is taken *inside* the last downsampling,
-    after its first block: tapping the end of the third stage loads the same keys and is wrong by 40 %.
+    The last stage (32x32) is enlarged and added to a 64x64 map. That map is taken *inside* the last
+    downsampling, after its first block: tapping the end of the third stage loads the same keys and is wrong
+    by 40 %.
     """
 
     def __init__(self) -> None:

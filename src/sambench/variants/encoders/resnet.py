@@ -1,6 +1,7 @@
 """The ResNet-18 encoder of NanoSAM, in torch and from the ONNX file that NVIDIA published.
 
-Official file: nanosam/models/timm_image_encoder.py; its tensor names in ONNX are `image` and `image_embeddings`.
+Official file: nanosam/models/timm_image_encoder.py; its tensor names in ONNX are `image` and
+`image_embeddings`.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class OnnxEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.session is None:
-            raise InputError("nanosam_onnx", expected="an ONNX file", found="none", remedy="see `sambench variants`")
+            raise InputError(
+                "nanosam_onnx", expected="an ONNX file", found="none", remedy="see `sambench variants`"
+            )
         name = self.session.get_inputs()[0].name
         outputs = [self.session.run(None, {name: image[None].float().cpu().numpy()})[0] for image in x]
         return torch.cat([torch.from_numpy(output) for output in outputs]).to(x)

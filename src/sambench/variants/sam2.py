@@ -1,0 +1,274 @@
+"""SAM 2 and 2.1, EdgeTAM and SAM 3's tracker on still images, on the modules of transformers.
+
+Official code: sam2/sam2_image_predictor.py (what a still image goes through), sam2/modeling/sam/mask_decoder.py (the
+four mask tokens and `dynamic multimask via stability`), sam3/model/sam1_task_predictor.py. The memory of past video
+frames has no part in it; of all that, only `no_mem_embed`, added where memory would be, is left.
+
+transformers' own Sam2Model is not used whole: it selects among the mask tokens inside, keeps the random matrix of the
+positional encoding twice, and computes positional encodings of the feature maps that a still image never reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.edgetam.configuration_edgetam import EdgeTamVisionConfig
+from transformers.models.edgetam.modeling_edgetam import EdgeTamVisionModel
+from transformers.models.sam2.configuration_sam2 import (
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2PromptEncoderConfig,
+    Sam2VisionConfig,
+)
+from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder, Sam2PromptEncoder, Sam2VisionModel
+from transformers.models.sam3.configuration_sam3 import Sam3VisionConfig
+from transformers.models.sam3.modeling_sam3 import Sam3VisionModel
+from transformers.models.timm_wrapper.configuration_timm_wrapper import TimmWrapperConfig
+
+from sambench.evaluate.stability import stability_score
+from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.neural import renamer
+from sambench.variants.stretch import StretchVariant
+
+STABILITY_DELTA = 0.05
+STABILITY_THRESHOLD = 0.98
+
+# Blocks a stage, global attention blocks, width of the first stage, its heads, windows, and the side of the coarse
+# positional embedding: sam2/configs/sam2.1/*.yaml (those of SAM 2.0 are the same).
+HIERA: Mapping[str, tuple[list[int], list[int], int, int, list[int], int]] = {
+    "tiny": ([1, 2, 7, 2], [5, 7, 9], 96, 1, [8, 4, 14, 7], 7),
+    "small": ([1, 2, 11, 2], [7, 10, 13], 96, 1, [8, 4, 14, 7], 7),
+    "base_plus": ([2, 3, 16, 3], [12, 16, 20], 112, 2, [8, 4, 14, 7], 14),
+    "large": ([2, 6, 36, 4], [23, 33, 43], 144, 2, [8, 4, 16, 8], 7),
+}
+
+# What only video needs: attention to past frames, their encoder, object pointers, and EdgeTAM's compression of memory.
+VIDEO_KEYS = [
+    r"^maskmem_tpos_enc$",
+    r"^no_mem_pos_enc$",
+    r"^no_obj_ptr$",
+    r"^no_obj_embed_spatial$",
+    r"^mask_downsample\.",
+    r"^memory_attention\.",
+    r"^memory_encoder\.",
+    r"^obj_ptr_proj\.",
+    r"^obj_ptr_tpos_proj\.",
+    r"^spatial_perceiver\.",
+]
+DECODER_RENAMES = [
+    (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^sam_prompt_encoder\.", "prompt_encoder."),
+    (r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+     "prompt_encoder.shared_embedding.positional_embedding"),
+    (r"^prompt_encoder\.mask_downscaling\.0\.", "prompt_encoder.mask_embed.conv1."),
+    (r"^prompt_encoder\.mask_downscaling\.1\.", "prompt_encoder.mask_embed.layer_norm1."),
+    (r"^prompt_encoder\.mask_downscaling\.3\.", "prompt_encoder.mask_embed.conv2."),
+    (r"^prompt_encoder\.mask_downscaling\.4\.", "prompt_encoder.mask_embed.layer_norm2."),
+    (r"^prompt_encoder\.mask_downscaling\.6\.", "prompt_encoder.mask_embed.conv3."),
+    (r"^sam_mask_decoder\.", "mask_decoder."),
+    (r"^(mask_decoder\.transformer\..*)\.out_proj\.", r"\1.o_proj."),
+    (r"^(mask_decoder\.transformer\..*)\.norm(\d)\.", r"\1.layer_norm\2."),
+    (r"^(mask_decoder\.transformer\..*)\.mlp\.layers\.0\.", r"\1.mlp.proj_in."),
+    (r"^(mask_decoder\.transformer\..*)\.mlp\.layers\.1\.", r"\1.mlp.proj_out."),
+    (r"^mask_decoder\.transformer\.norm_final_attn\.", "mask_decoder.transformer.layer_norm_final_attn."),
+    (r"^mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
+    (r"^mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
+    (r"^mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
+    # The heads of three layers: first, middle, last.
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.0\.",
+     r"\1.proj_in."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.2\.",
+     r"\1.proj_out."),
+    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.1\.",
+     r"\1.layers.0."),
+]  # fmt: skip
+NECK_RENAMES = [(r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1.")]
+HIERA_RENAMES = [
+    *NECK_RENAMES,
+    (r"^image_encoder\.trunk\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^(vision_encoder\.backbone\.blocks\.\d+)\.norm(\d)\.", r"\1.layer_norm\2."),
+    (r"^(vision_encoder\.backbone\.blocks\.\d+)\.mlp\.layers\.0\.", r"\1.mlp.proj_in."),
+    (r"^(vision_encoder\.backbone\.blocks\.\d+)\.mlp\.layers\.1\.", r"\1.mlp.proj_out."),
+]
+EDGE_TAM_RENAMES = [*NECK_RENAMES, (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model.")]
+# SAM 3 is published by its authors in transformers' own layout; the detector of concepts shares the backbone. The
+# fourth level of the neck, the coarsest, is computed and dropped by the official code.
+SAM3_RENAMES = [
+    (r"^detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
+    (r"^tracker_neck\.", "vision_encoder.neck."),
+    (r"^tracker_model\.", ""),
+]
+SAM3_DROPPED = [
+    r"^detector_model\.(?!vision_encoder\.backbone\.)",
+    r"^tracker_neck\.fpn_layers\.3\.",
+    r"^tracker_model\.(memory_|mask_downsample\.|object_pointer_proj\.|temporal_positional_encoding_projection_layer\.)",
+    r"^tracker_model\.(no_memory_positional_encoding|no_object_pointer|occlusion_spatial_embedding_parameter)$",
+    r"^tracker_model\.shared_image_embedding\.",  # once more the matrix of the prompt encoder
+]
+
+
+def sam2_renamer(renames: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Official keys -> those of Sam2Network: the encoder's `renames`, the decoder's, and video dropped.
+
+    The embeddings of the four point labels are one table in transformers.
+    """
+    rename = renamer([*renames, *DECODER_RENAMES], VIDEO_KEYS)
+
+    def convert(state: Mapping[str, Any]) -> dict[str, Any]:
+        ours = rename(state)
+        rows = [ours.pop(f"prompt_encoder.point_embeddings.{i}.weight", None) for i in range(4)]
+        if all(row is not None for row in rows):
+            ours["prompt_encoder.point_embed.weight"] = torch.cat(rows)
+        return ours
+
+    return convert
+
+
+class AllTokensDecoder(Sam2MaskDecoder):
+    """SAM 2's mask decoder without its choice: every mask token comes out, (1, N, 4, h, w) with scores (1, N, 4)."""
+
+    def _dynamic_multimask_via_stability(
+        self, all_mask_logits: torch.Tensor, all_iou_scores: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return all_mask_logits, all_iou_scores
+
+
+class NoPositions(nn.Module):
+    """In place of the positional encodings of the feature maps, which only the memory of a video reads."""
+
+    def forward(self, *shape_device_dtype: Any) -> torch.Tensor:
+        return torch.empty(0)
+
+
+def stable_single(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """The token of SAM 2's single mask output: 0 when it is stable, else the best of the multimask tokens.
+
+    logits (N, 4, h, w), scores (N, 4) -> (N,) int64. An empty mask counts as stable.
+    """
+    stability = stability_score(logits[:, 0], offset=STABILITY_DELTA).nan_to_num(nan=1.0)
+    best = scores[:, 1:].argmax(dim=1) + 1
+    return torch.where(stability >= STABILITY_THRESHOLD, torch.zeros_like(best), best)
+
+
+class Sam2Network(nn.Module):
+    """Encoder, prompt encoder and mask decoder of an image of `pixel_size`, and the embedding of an absent memory."""
+
+    def __init__(self, vision_encoder: nn.Module, *, pixel_size: int = 1024, patch_size: int = 16) -> None:
+        super().__init__()
+        self.vision_encoder = vision_encoder
+        self.prompt_encoder = Sam2PromptEncoder(
+            Sam2PromptEncoderConfig(image_size=pixel_size, patch_size=patch_size)
+        )
+        decoder_config = Sam2MaskDecoderConfig()
+        decoder_config._attn_implementation = "sdpa"
+        self.mask_decoder = AllTokensDecoder(decoder_config)
+        self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, 256))
+
+    def image_positions(self) -> torch.Tensor:
+        """(1, 256, h, w) positional encoding of the centres of the embedding's cells."""
+        table = self.prompt_encoder.shared_embedding.positional_embedding
+        height, width = self.prompt_encoder.image_embedding_size
+        y = (torch.arange(height, device=table.device, dtype=torch.float32) + 0.5) / height
+        x = (torch.arange(width, device=table.device, dtype=torch.float32) + 0.5) / width
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        return self.prompt_encoder.shared_embedding(grid).permute(2, 0, 1)[None]
+
+
+class Sam2Variant(StretchVariant):
+    """A model with SAM 2's decoder and two maps of higher resolution that it adds while enlarging the mask."""
+
+    module: Sam2Network
+
+    def keep_float32(self) -> None:
+        self.module.prompt_encoder.float()
+
+    def compile(self) -> None:
+        self.module.vision_encoder.compile()
+
+    def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """image_embed (B, 256, h, w); high_res_feats0 (B, 32, 4h, 4w), high_res_feats1 (B, 64, 2h, 2w), projected."""
+        finest, finer, coarse = self.module.vision_encoder(pixels).fpn_hidden_states
+        return {
+            "image_embed": self.without_memory(coarse),
+            "high_res_feats0": self.module.mask_decoder.conv_s0(finest),
+            "high_res_feats1": self.module.mask_decoder.conv_s1(finer),
+        }
+
+    def without_memory(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(B, 256, h, w) with the embedding of an absent memory added."""
+        return embedding + self.module.no_memory_embedding.view(1, -1, 1, 1)
+
+    def high_resolution(self, features: Features) -> list[torch.Tensor]:
+        """The two maps that the decoder adds, finest first."""
+        return [features.maps["high_res_feats0"], features.maps["high_res_feats1"]]
+
+    @torch.inference_mode()
+    def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
+        points, labels = self.labelled_points(features, prompts)
+        # transformers counts images in front of prompts: there is one.
+        sparse, dense = self.module.prompt_encoder(points[None], labels[None], None, None)
+        logits, scores, *_ = self.module.mask_decoder(
+            image_embeddings=features.maps["image_embed"],
+            image_positional_embeddings=self.module.image_positions().to(self.dtype),
+            sparse_prompt_embeddings=sparse.to(self.dtype),
+            dense_prompt_embeddings=dense.to(self.dtype),
+            multimask_output=False,
+            high_resolution_features=self.high_resolution(features),
+        )
+        logits, scores = logits[0], scores[0].float()
+        return MaskCandidates(
+            logits=logits,
+            scores=scores,
+            multimask=(1, 2, 3),
+            single=stable_single(logits, scores),
+            upsampling=Upsampling(size=features.original_size),
+        )
+
+
+class Sam3Variant(Sam2Variant):
+    """SAM 3's tracker normalises pixels to [-1, 1]."""
+
+    mean = (0.5, 0.5, 0.5)
+    std = (0.5, 0.5, 0.5)
+
+
+def build_sam2(runtime: Runtime, size: str) -> Sam2Variant:
+    """SAM 2 or 2.1 with Hiera `tiny`, `small`, `base_plus` or `large` (arXiv 2408.00714)."""
+    blocks, global_blocks, width, heads, windows, background = HIERA[size]
+    widths = [width * 2**stage for stage in range(4)]
+    hiera = Sam2HieraDetConfig(
+        hidden_size=width,
+        num_attention_heads=heads,
+        blocks_per_stage=blocks,
+        embed_dim_per_stage=widths,
+        num_attention_heads_per_stage=[heads * 2**stage for stage in range(4)],
+        window_size_per_stage=windows,
+        global_attention_blocks=global_blocks,
+        window_positional_embedding_background_size=[background, background],
+    )
+    encoder = Sam2VisionModel(Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=widths[::-1]))
+    encoder.neck.position_encoding = NoPositions()
+    return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(HIERA_RENAMES))
+
+
+def build_edge_tam(runtime: Runtime) -> Sam2Variant:
+    """EdgeTAM: SAM 2 with RepViT-M1 as the encoder (arXiv 2501.07256)."""
+    repvit = TimmWrapperConfig(
+        architecture="repvit_m1",
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    )
+    encoder = EdgeTamVisionModel(EdgeTamVisionConfig(backbone_config=repvit))
+    encoder.neck.position_encoding = NoPositions()
+    return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(EDGE_TAM_RENAMES))
+
+
+def build_sam3_tracker(runtime: Runtime) -> Sam3Variant:
+    """SAM 3's point and box model: the Perception Encoder at 1008 pixels with SAM 2's decoder."""
+    encoder = Sam3VisionModel(Sam3VisionConfig(scale_factors=[4.0, 2.0, 1.0]))
+    encoder.neck.position_encoding = NoPositions()
+    network = Sam2Network(encoder, pixel_size=1008, patch_size=14)
+    return Sam3Variant(network, runtime, renamer(SAM3_RENAMES, SAM3_DROPPED), pixel_size=1008)

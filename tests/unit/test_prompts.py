@@ -1,0 +1,124 @@
+"""Prompt types against hand-computed values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sambench.errors import InputError
+from sambench.evaluate.masks import encode_rle
+from sambench.prompts import NOISE_LIMIT, Instance, clicks_of, make_prompts, noisy_box, prompt_function
+
+
+def instance(mask: np.ndarray, box: list[float], annotation_id: int = 7) -> Instance:
+    return Instance("unit", annotation_id, np.array(box, dtype=float), mask)
+
+
+PINNED_POINTS = [4.0, 8.0, 8.0, 6.0, 4.0, 6.0]
+PINNED_BOX = [4.920148, 2.532499, 11.625567, 8.108137]
+
+
+@pytest.fixture
+def lshape() -> np.ndarray:
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[2:9, 3:6] = True
+    mask[6:9, 3:11] = True
+    return mask
+
+
+def test_boxes_and_centres(lshape: np.ndarray) -> None:
+    what = instance(lshape, [2.5, 2.0, 11.5, 9.0])
+    assert prompt_function("box")(what).box.tolist() == [2.5, 2, 11.5, 9]
+    assert prompt_function("tight_box")(what).box.tolist() == [3, 2, 11, 9]
+    center = prompt_function("box_center")(what)
+    assert center.points.tolist() == [[7.0, 5.5]] and center.labels.tolist() == [1]
+    # Deepest: distance 2 to the nearest outside pixel centre is reached first at row 3, column 4; the corner of the
+    # L, at row 7, column 4 has sqrt(8) to the notch and 2 to the edges, no more.
+    assert prompt_function("mask_center")(what).points.tolist() == [[4, 3]]
+
+
+def test_first_clicks_equal_the_official_clicker(shared: Path) -> None:
+    from pycocotools.coco import COCO
+
+    fixture = json.loads((shared / "parity" / "clicker.json").read_text())
+    coco = COCO(shared / "data" / fixture["annotations"])
+    for record in fixture["records"]:
+        mask = coco.annToMask(coco.anns[record["ann_id"]]).astype(bool)
+        point = prompt_function("mask_center")(instance(mask, [0, 0, 1, 1])).points[0]
+        assert point.tolist() == record["clicks"][0][:2]
+
+
+def test_random_points_lie_inside_and_differ(lshape: np.ndarray) -> None:
+    for number in range(50):
+        prompt = prompt_function("random_5")(instance(lshape, [3, 2, 11, 9], number))
+        columns, rows = prompt.points.astype(int).T
+        assert lshape[rows, columns].all()
+        assert len({*zip(rows.tolist(), columns.tolist(), strict=True)}) == 5
+        assert prompt.labels.tolist() == [1] * 5
+
+
+def test_random_points_are_uniform(lshape: np.ndarray) -> None:
+    hits = np.zeros(lshape.shape)
+    for number in range(3600):
+        x, y = prompt_function("random_1")(instance(lshape, [3, 2, 11, 9], number)).points[0].astype(int)
+        hits[y, x] += 1
+    expected = 3600 / lshape.sum()
+    chi2 = ((hits[lshape] - expected) ** 2 / expected).sum()
+    assert chi2 < 70, "35 degrees of freedom: 66.6 is exceeded once in 1,000 fair draws, and the draws are fixed"
+
+
+def test_a_mask_smaller_than_the_count_is_padded() -> None:
+    mask = np.zeros((4, 4), dtype=bool)
+    mask[1, 2] = mask[3, 0] = True
+    prompt = prompt_function("random_3")(instance(mask, [0, 0, 4, 4]))
+    assert sorted(map(tuple, prompt.points[:2].tolist())) == [(0, 3), (2, 1)]
+    assert prompt.labels.tolist() == [1, 1, -1]
+
+
+def test_prompts_are_the_same_in_a_subset_and_on_every_machine(lshape: np.ndarray) -> None:
+    rows = pd.DataFrame(
+        {
+            "annotation_id": [3, 4],
+            "image_id": [1, 1],
+            **{"x": 3.0, "y": 2.0, "w": 8.0, "h": 7.0},
+            "rle_size": [[10, 12]] * 2,
+            "rle_counts": [encode_rle(lshape)] * 2,
+        }
+    )
+    types = ["random_3", "noisy_box"]
+    whole, part = make_prompts("unit", rows, types), make_prompts("unit", rows.iloc[1:], types)
+    assert whole.iloc[2]["points"].tolist() == part.iloc[0]["points"].tolist()
+    assert whole.iloc[0]["points"].tolist() != part.iloc[0]["points"].tolist()
+    # Pinned: these values must never change, or published prompts cannot be made again.
+    assert part.iloc[0]["points"].tolist() == PINNED_POINTS
+    np.testing.assert_allclose(part.iloc[1]["box"], PINNED_BOX, rtol=1e-6)
+
+
+def test_noise_is_bounded_and_has_the_documented_spread() -> None:
+    mask = np.ones((1000, 1000), dtype=bool)
+    edges = np.array([400.0, 300, 440, 700])
+    moved = np.array([noisy_box(instance(mask, edges.tolist(), n)).box for n in range(2000)]) - edges
+    assert np.abs(moved).max() <= NOISE_LIMIT
+    assert moved[:, [0, 2]].std() == pytest.approx(4.0, rel=0.05)  # a tenth of a width of 40
+    assert (np.abs(moved[:, [1, 3]]) == NOISE_LIMIT).mean() == pytest.approx(0.617, abs=0.03)  # |N(0, 40)| > 20
+
+
+def test_noisy_boxes_stay_in_the_image_and_in_order() -> None:
+    mask = np.ones((5, 6), dtype=bool)
+    for number in range(200):
+        x0, y0, x1, y1 = noisy_box(instance(mask, [0, 0, 6, 5], number)).box
+        assert 0 <= x0 <= x1 <= 6 and 0 <= y0 <= y1 <= 5
+
+
+@pytest.mark.parametrize("name", ["boxx", "random_0", "random_", "click", "random_3_3"])
+def test_unknown_types_are_refused_with_near_names(name: str) -> None:
+    with pytest.raises(InputError, match=f"prompts: {name}: expected a prompt type; (did you mean|known)"):
+        prompt_function(name)
+
+
+def test_clicks_are_counted() -> None:
+    assert [clicks_of(name) for name in ("box", "random_3", "click_1", "click_5")] == [0, 0, 1, 5]

@@ -1,0 +1,211 @@
+"""The workflow on a tiny dataset: what runs, what runs again, and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+PARTS = ("Snakefile", "rules", "workflow", "config", "profiles", "envs", "src")
+CONFIG = {
+    "shards": 2,
+    "datasets": {"tiny": {"annotations": "tiny/instances.json", "images": "tiny"}},
+    "prompt_groups": {"boxes": ["box"], "more": ["random_1"]},
+    "study": {
+        "datasets": ["tiny"],
+        "variants": ["box_fill", "oracle"],
+        "prompt_groups": ["boxes"],
+        "selections": ["argmax"],
+    },
+}
+
+
+def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on a copy of the project, which uses its own copy of the library."""
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", "tiny.yaml"],
+        cwd=project,
+        env=environment(project),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def environment(project: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(project / "src"), "XDG_CACHE_HOME": str(project / ".cache")}
+
+
+def planned(project: Path, *arguments: str) -> dict[str, int]:
+    """How many jobs of each rule a dry run names."""
+    done = snakemake(project, *arguments, "--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stderr + done.stdout
+    jobs = re.findall(r"^(\w+) +(\d+)$", done.stdout.split("Job stats:")[-1], re.MULTILINE)
+    return {name: int(count) for name, count in jobs if name not in ("total", "all", "tables")}
+
+
+def write_dataset(folder: Path) -> None:
+    """Two images, one rectangle of 6x4 pixels in each, with a box of 6x8 around it: IoU of the box one half."""
+    folder.mkdir()
+    images, annotations = [], []
+    for number in (1, 2):
+        Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 30, "height": 20})
+        polygon = [5, 5, 11, 5, 11, 9, 5, 9]
+        box = {"segmentation": [polygon], "bbox": [5, 5, 6, 8], "area": 24, "iscrowd": 0, "category_id": 1}
+        annotations.append({"id": number, "image_id": number, **box})
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "instances.json").write_text(json.dumps(document))
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has run to the end once."""
+    project = tmp_path_factory.mktemp("workflow") / "project"
+    project.mkdir()
+    for part in PARTS:
+        source = root / part
+        if source.is_dir():
+            shutil.copytree(source, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, project / part)
+    write_dataset(project / "tiny")
+    (project / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    done = snakemake(project)
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project that a test may change."""
+    copy = tmp_path / "project"
+    shutil.copytree(finished, copy)
+    return copy
+
+
+def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
+    results = finished / "results"
+    boxes = pd.read_parquet(results / "tables" / "boxes.parquet").set_index("variant")
+    assert boxes["miou"].to_dict() == {"box_fill": 50.0, "oracle": 100.0}
+    assert boxes["instances"].tolist() == [2, 2]
+    for name in ("tables/boxes.csv", "tables/points.md", "figures/boxes.svg", "report/index.html", "mlflow.db"):
+        assert (results / name).stat().st_size > 0, name
+    page = (results / "report" / "index.html").read_text()
+    assert "box_fill" in page and "<svg" in page
+    assert not re.search(r'(src|href)="(https?:)?//', page), "the report needs no network"
+
+
+def test_a_second_run_has_nothing_to_do(project: Path) -> None:
+    done = snakemake(project)
+    assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
+
+
+def test_touched_and_copied_files_run_nothing(project: Path) -> None:
+    for path in project.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts:
+            path.touch()
+    assert planned(project) == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("src/sambench/results/statistics.py", {"accuracy_tables"}),
+        ("src/sambench/variants/baselines.py", {"segany_shard"}),
+        ("src/sambench/evaluate/segany.py", {"segany_shard"}),
+        ("workflow/scripts/prompts.py", {"prompt_group"}),
+        ("src/sambench/results/tracking.py", {"tracking"}),
+        ("src/sambench/variants/sam.py", set()),
+        ("src/sambench/config.py", set()),
+    ],
+)
+def test_an_edit_runs_the_stages_that_depend_on_it(project: Path, file: str, stages: set[str]) -> None:
+    path = project / file
+    path.write_text(path.read_text() + "\nEDITED = True\n")
+    # A dry run names what follows from new outputs too; the reason tells cause from consequence.
+    done = snakemake(project, "--dry-run")
+    caused = set()
+    for rule, reason in re.findall(r"^(?:local)?rule (\w+):.*?reason: (.*?)$", done.stdout, re.MULTILINE | re.DOTALL):
+        if "changed" in reason or "Updated input" in reason or "Params" in reason:
+            caused.add(rule)
+    assert caused == stages, done.stdout
+
+
+def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
+    config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(config))
+    assert planned(project, "tables") == {"prompt_group": 1, "segany_shard": 4, "accuracy_tables": 1}
+    assert planned(project, "segany") == {"prompt_group": 1, "segany_shard": 4, "segany": 1}
+    done = snakemake(project, "tables")
+    assert done.returncode == 0, done.stderr
+    points = pd.read_parquet(project / "results" / "tables" / "points.parquet").set_index("variant")
+    assert points.loc["box_fill", "status"] == "unsupported prompt"
+    assert points.loc["oracle", "miou"] == 100.0
+
+
+def test_a_variant_without_weights_is_a_status_not_a_failure(project: Path) -> None:
+    config = CONFIG | {"study": CONFIG["study"] | {"variants": ["box_fill", "sam_vit_b"]}}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "tables")
+    assert done.returncode == 0, done.stderr
+    assert "put sam_vit_b_01ec64.pth into weights" in done.stderr + done.stdout
+    boxes = pd.read_parquet(project / "results" / "tables" / "boxes.parquet").set_index("variant")
+    assert boxes.loc["sam_vit_b", "status"] == "no weights" and pd.isna(boxes.loc["sam_vit_b", "miou"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c | {"shard": 1}, "config: expected a known key, found shard; did you mean shards?"),
+        (
+            lambda c: c | {"study": c["study"] | {"variants": ["boxfill"]}},
+            "config: study.variants: expected a name of the registry `variants`, found boxfill; did you mean box_fill?",
+        ),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line_before_anything_runs(
+    project: Path, change: Callable[[dict[str, object]], dict[str, object]], message: str
+) -> None:
+    (project / "tiny.yaml").write_text(yaml.safe_dump(change(CONFIG)))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_tables(project: Path) -> None:
+    tables = project / "results" / "tables"
+    before = {path.name: path.read_bytes() for path in tables.glob("*.csv")}
+    for moment in (6, 11, 16):
+        shutil.rmtree(project / "results" / "segany")
+        shutil.rmtree(tables)
+        command = [sys.executable, "-m", "snakemake", "tables", "--cores", "2", "--configfile", "tiny.yaml"]
+        process = subprocess.Popen(
+            command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not list((project / "results").rglob("*.parquet.*")), "a name that looks finished"
+        assert snakemake(project, "--unlock").returncode == 0
+        done = snakemake(project, "tables")
+        assert done.returncode == 0, done.stderr
+        assert {path.name: path.read_bytes() for path in tables.glob("*.csv")} == before
