@@ -9,6 +9,7 @@ from typing import Annotated
 import cyclopts
 
 import sambench
+from sambench.errors import InputError
 from sambench.script import guarded
 
 app = cyclopts.App(
@@ -71,6 +72,62 @@ def parity(*fixtures: Path) -> None:
     from sambench import parity as checks
 
     sys.exit(checks.main(list(fixtures)))
+
+
+@app.command
+def segment(
+    image: Path,
+    *,
+    variant: str,
+    output: Annotated[Path, cyclopts.Parameter(name=("--output", "-o"))],
+    box: list[str] | None = None,
+    point: list[str] | None = None,
+    background: list[str] | None = None,
+    everything: bool = False,
+    sampler: str = "",
+    device: str = "auto",
+    weights: WeightsFolders = None,
+) -> None:
+    """Try a variant on one image and write a picture of the masks.
+
+        sambench segment photo.jpg --variant mobilesam --box 60,40,300,220 -o out.png
+        sambench segment photo.jpg --variant mobilesam --point 120,90 --background 20,20 -o out.png
+        sambench segment photo.jpg --variant yolov8n_seg --everything -o out.png
+
+    Parameters
+    ----------
+    image: any picture
+    variant: a name that `sambench variants` lists
+    output: the picture to write
+    box: x0,y0,x1,y1 in pixels; may be repeated, each box gives a mask
+    point: x,y in pixels on the object; may be repeated, all points together (and with one box) give one mask
+    background: x,y in pixels off the object; may be repeated
+    everything: all masks of the image
+    sampler: how --everything finds them: grid_32 and the like, hierarchical, native; by default what the variant has
+    device: auto, cpu or cuda
+    """
+    from sambench import segment as trial
+    from sambench.config import read_registries
+    from sambench.variants.base import Runtime
+    from sambench.variants.registry import build, find_card, read_cards
+
+    card = find_card(read_cards(read_registries(["variants"])["variants"]), variant)
+    prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
+    picture = trial.read_picture(image)
+    if prompts is not None and card.prompts and prompts.kind not in card.prompts:
+        raise InputError(variant, expected=f"prompts of kind {' or '.join(card.prompts)}", found=prompts.kind)
+    model = build(card, Runtime(device=device), weights or DEFAULT_WEIGHTS)
+    if model.uses_ground_truth:
+        raise InputError(variant, expected="a variant that needs no ground truth", remedy="take another one")
+    if prompts is None:
+        masks, scores = trial.all_masks(model, picture, sampler)
+    else:
+        masks, scores = trial.chosen_masks(model.decode(model.encode([picture])[0], prompts), card.selection)
+    trial.write_picture(output, trial.draw(picture, list(masks), prompts))
+    for number, (mask, score) in enumerate(zip(masks, scores, strict=True), 1):
+        known = "" if score != score else f", predicted IoU {score:.3f}"
+        print(f"mask {number}: {int(mask.sum())} pixels{known}")
+    print(output)
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from sambench.config import read_registries
 from sambench.errors import InputError
 from sambench.evaluate.stability import stability_score
 from sambench.parity.fixtures import (
@@ -50,8 +50,7 @@ SAM2_MAP = "image_embed"  # fixtures of the SAM 2 predictor name this map, and r
 
 def load_cards() -> dict[str, Card]:
     """The cards of the registry."""
-    path = Path(__file__).resolve().parents[3] / "config" / "variants.yaml"
-    return read_cards(yaml.safe_load(path.read_text())["variants"])
+    return read_cards(read_registries(["variants"])["variants"])
 
 
 def tolerances(fixture: Mapping[str, Any]) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """EfficientSAM: a plain ViT with a decoder that looks like SAM's and is not (arXiv 2312.00863).
 
-Official code: efficient_sam/efficient_sam.py (stretching, points), efficient_sam_decoder.py, two_way_transformer.py.
-Against SAM's decoder: GELU everywhere, a residual in the first attention too, positions added to the values, no dense
-prompt, always six points, and no embedding for a point outside the object.
+Official code: efficient_sam/efficient_sam.py (stretching, points), efficient_sam_decoder.py,
+two_way_transformer.py. Against SAM's decoder: GELU everywhere, a residual in the first attention too,
+positions added to the values, no dense prompt, always six points, and no embedding for a point outside the
+object.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def six_points(points: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor
 
 
 class PointEncoder(nn.Module):
-    """Points in the 1024 square and their labels -> (N, 6, 256): a positional encoding plus one embedding a label."""
+    """Points in the 1024 square and labels -> (N, 6, 256): positional encoding plus an embedding a label."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class PointEncoder(nn.Module):
 
 
 class EfficientBlock(TwoWayAttentionBlock):
-    """SAM's two-way block, but with a residual around every attention and positions in the values of the first."""
+    """SAM's two-way block, with a residual around every attention and positions in the first one's values."""
 
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, query_pe: torch.Tensor, key_pe: torch.Tensor

@@ -1,8 +1,8 @@
 """SAM-HQ and Light HQ-SAM: SAM with one more mask token, on features of an early layer (arXiv 2306.01567).
 
-Official code: segment_anything/modeling/mask_decoder_hq.py of the sam-hq repository. Its mask is the sum of one of
-SAM's masks and the high-quality one, so every candidate here is such a sum: token 0 is the official single mask, the
-best of tokens 1-3 the official multimask output (which is one mask).
+Official code: segment_anything/modeling/mask_decoder_hq.py of the sam-hq repository. Its mask is the sum of
+one of SAM's masks and the high-quality one, so every candidate here is such a sum: token 0 is the official
+single mask, the best of tokens 1-3 the official multimask output (which is one mask).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
-from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
@@ -31,12 +31,12 @@ LIGHT_RENAMES = [
 class HqViT(nn.Module):
     """SAM's ViT that also hands out what its global blocks yield.
 
-    (B, 3, 1024, 1024) -> (B, 256, 64, 64) and four maps (B, 64, 64, C), channels last as in the official code.
+    (B, 3, 1024, 1024) -> (B, 256, 64, 64) and four maps (B, 64, 64, C), channels last as officially.
     """
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: ImageEncoderViT) -> None:
         super().__init__()
-        self.vit = vit
+        self.vit: ImageEncoderViT = vit
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = self.vit.patch_embed(x) + self.vit.pos_embed
@@ -48,19 +48,20 @@ class HqViT(nn.Module):
         return self.vit.neck(x.permute(0, 3, 1, 2)), taps
 
 
-class HqTinyViT(TinyViTEncoder):
+class HqTinyViT(nn.Module):
     """TinyViT that also hands out the input of its third stage, (B, 64, 64, 160)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.early = self.backbone.stages[2].downsample
+        plain = TinyViTEncoder()
+        self.backbone, self.neck = plain.backbone, plain.neck
+        self.early: Any = self.backbone.stages[2].downsample
         self.backbone.stages[2].downsample = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        x = self.backbone.patch_embed(x)
-        x = self.early(self.backbone.stages[1](self.backbone.stages[0](x)))
-        tap = x.permute(0, 2, 3, 1)
-        return self.neck(self.backbone.stages[3](self.backbone.stages[2](x))), [tap]
+        first, second, third, fourth = self.backbone.stages
+        early = self.early(second(first(self.backbone.patch_embed(x))))
+        return self.neck(fourth(third(early))), [early.permute(0, 2, 3, 1)]
 
 
 def upsampler(channels: int, middle: int) -> list[nn.Module]:
@@ -90,7 +91,7 @@ class HqMaskDecoder(MaskDecoder):
         )
 
     def hq_features(self, embedding: torch.Tensor, early: torch.Tensor) -> torch.Tensor:
-        """(B, 256, 64, 64) and early features (B, 64, 64, C) -> (B, 32, 256, 256); they do not depend on prompts."""
+        """(B, 256, 64, 64) and early features (B, 64, 64, C) -> (B, 32, 256, 256), for all prompts."""
         return self.embedding_encoder(embedding) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
 
     def predict_all(
@@ -101,7 +102,7 @@ class HqMaskDecoder(MaskDecoder):
         sparse: torch.Tensor,
         dense: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """SAM's masks (N, 4, 256, 256), the high-quality mask (N, 1, 256, 256), the scores of the former (N, 4)."""
+        """SAM's masks (N, 4, 256, 256), the high-quality mask (N, 1, 256, 256), SAM's scores (N, 4)."""
         n = len(sparse)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight, self.hf_token.weight])
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
@@ -119,7 +120,7 @@ class HqMaskDecoder(MaskDecoder):
 class HqSamVariant(SamVariant):
     """A SAM-HQ model.
 
-    hq_only: candidates are the high-quality mask alone (`hq_token_only` of the official predictor), all four alike.
+    hq_only: all candidates are the high-quality mask alone (`hq_token_only` of the official predictor).
     """
 
     hq_only = False
@@ -135,7 +136,7 @@ class HqSamVariant(SamVariant):
         self.module.mask_decoder = HqMaskDecoder(channels).eval().requires_grad_(False)
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """features (B, 256, 64, 64), the taps interm0.. (B, 64, 64, C), and what the decoder makes of the first."""
+        """features (B, 256, 64, 64), taps interm0.. (B, 64, 64, C), hq_features (B, 32, 256, 256)."""
         embedding, taps = self.module.image_encoder(pixels)
         return {
             "features": embedding,

@@ -175,19 +175,22 @@ def _check_bytes(path: Path) -> None:
 def _refusal(path: Path, error: Exception) -> InputError:
     """What went wrong while a file was read, in one line."""
     text = " ".join(str(error).split())
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in text:
-        code = re.search(r"GLOBAL ([\w.]+)", text)
+    code = re.search(r"GLOBAL ([\w.]+)", text)
+    if code or (isinstance(error, pickle.UnpicklingError) and path.read_bytes()[:1] == pickle.PROTO):
         return InputError(
             path,
             expected="weights only",
-            found=f"a pickle that needs to run {code[1]}" if code else "a pickle with more than tensors",
+            found=f"a pickle that needs to run {code[1]}"
+            if code
+            else "a pickle that torch.save did not write",
             remedy="it was not run; use a file that holds only tensors",
         )
     if isinstance(error, EOFError) or re.search(
-        r"truncat|incomplete|unexpected end|header|central directory", text, re.I
+        r"truncat|incomplete|unexpected end|header|central dir", text, re.I
     ):
         found = f"a damaged or incomplete file of {path.stat().st_size} bytes"
+    elif isinstance(error, pickle.UnpicklingError):
+        found = "a file of another kind"  # the message is advice on how to switch the protection off
     else:
-        # torch's messages go on with advice on how to switch the protection off.
         found = f"a file that cannot be read ({type(error).__name__}: {text[:100]})"
     return InputError(path, expected="a checkpoint", found=found, remedy=GET_IT_AGAIN)

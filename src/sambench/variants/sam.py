@@ -43,6 +43,10 @@ def longest_side(height: int, width: int, length: int) -> tuple[int, int]:
 class SamNetwork(nn.Module):
     """The three parts under the names that every SAM-1 checkpoint uses."""
 
+    image_encoder: Any
+    prompt_encoder: Any
+    mask_decoder: Any
+
     def __init__(self, image_encoder: nn.Module, prompt_encoder: nn.Module, mask_decoder: nn.Module) -> None:
         super().__init__()
         self.image_encoder = image_encoder

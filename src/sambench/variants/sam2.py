@@ -1,11 +1,13 @@
 """SAM 2 and 2.1, EdgeTAM and SAM 3's tracker on still images, on the modules of transformers.
 
-Official code: sam2/sam2_image_predictor.py (what a still image goes through), sam2/modeling/sam/mask_decoder.py (the
-four mask tokens and `dynamic multimask via stability`), sam3/model/sam1_task_predictor.py. The memory of past video
-frames has no part in it; of all that, only `no_mem_embed`, added where memory would be, is left.
+Official code: sam2/sam2_image_predictor.py (what a still image goes through),
+sam2/modeling/sam/mask_decoder.py (the four mask tokens and `dynamic multimask via stability`),
+sam3/model/sam1_task_predictor.py. The memory of past video frames has no part in it; of all that, only
+`no_mem_embed`, added where memory would be, is left.
 
-transformers' own Sam2Model is not used whole: it selects among the mask tokens inside, keeps the random matrix of the
-positional encoding twice, and computes positional encodings of the feature maps that a still image never reads.
+transformers' own Sam2Model is not used whole: it selects among the mask tokens inside, keeps the random
+matrix of the positional encoding twice, and computes positional encodings of the feature maps that a still
+image never reads.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from sambench.variants.stretch import StretchVariant
 STABILITY_DELTA = 0.05
 STABILITY_THRESHOLD = 0.98
 
-# Blocks a stage, global attention blocks, width of the first stage, its heads, windows, and the side of the coarse
-# positional embedding: sam2/configs/sam2.1/*.yaml (those of SAM 2.0 are the same).
+# Blocks a stage, global attention blocks, width of the first stage, its heads, windows, and the side of the
+# coarse positional embedding: sam2/configs/sam2.1/*.yaml (those of SAM 2.0 are the same).
 HIERA: Mapping[str, tuple[list[int], list[int], int, int, list[int], int]] = {
     "tiny": ([1, 2, 7, 2], [5, 7, 9], 96, 1, [8, 4, 14, 7], 7),
     "small": ([1, 2, 11, 2], [7, 10, 13], 96, 1, [8, 4, 14, 7], 7),
@@ -45,7 +47,8 @@ HIERA: Mapping[str, tuple[list[int], list[int], int, int, list[int], int]] = {
     "large": ([2, 6, 36, 4], [23, 33, 43], 144, 2, [8, 4, 16, 8], 7),
 }
 
-# What only video needs: attention to past frames, their encoder, object pointers, and EdgeTAM's compression of memory.
+# What only video needs: attention to past frames, their encoder, object pointers, and EdgeTAM's compression
+# of memory.
 VIDEO_KEYS = [
     r"^maskmem_tpos_enc$",
     r"^no_mem_pos_enc$",
@@ -58,6 +61,7 @@ VIDEO_KEYS = [
     r"^obj_ptr_tpos_proj\.",
     r"^spatial_perceiver\.",
 ]
+HEADS = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))"
 DECODER_RENAMES = [
     (r"^no_mem_embed$", "no_memory_embedding"),
     (r"^sam_prompt_encoder\.", "prompt_encoder."),
@@ -77,13 +81,10 @@ DECODER_RENAMES = [
     (r"^mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
     (r"^mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
     (r"^mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
-    # The heads of three layers: first, middle, last.
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.0\.",
-     r"\1.proj_in."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.2\.",
-     r"\1.proj_out."),
-    (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))\.layers\.1\.",
-     r"\1.layers.0."),
+    # The heads of three layers: first, last, middle.
+    (HEADS + r"\.layers\.0\.", r"\1.proj_in."),
+    (HEADS + r"\.layers\.2\.", r"\1.proj_out."),
+    (HEADS + r"\.layers\.1\.", r"\1.layers.0."),
 ]  # fmt: skip
 NECK_RENAMES = [(r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1.")]
 HIERA_RENAMES = [
@@ -95,8 +96,8 @@ HIERA_RENAMES = [
     (r"^(vision_encoder\.backbone\.blocks\.\d+)\.mlp\.layers\.1\.", r"\1.mlp.proj_out."),
 ]
 EDGE_TAM_RENAMES = [*NECK_RENAMES, (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model.")]
-# SAM 3 is published by its authors in transformers' own layout; the detector of concepts shares the backbone. The
-# fourth level of the neck, the coarsest, is computed and dropped by the official code.
+# SAM 3 is published by its authors in transformers' own layout; the detector of concepts shares the backbone.
+# The fourth level of the neck, the coarsest, is computed and dropped by the official code.
 SAM3_RENAMES = [
     (r"^detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
     (r"^tracker_neck\.", "vision_encoder.neck."),
@@ -105,7 +106,8 @@ SAM3_RENAMES = [
 SAM3_DROPPED = [
     r"^detector_model\.(?!vision_encoder\.backbone\.)",
     r"^tracker_neck\.fpn_layers\.3\.",
-    r"^tracker_model\.(memory_|mask_downsample\.|object_pointer_proj\.|temporal_positional_encoding_projection_layer\.)",
+    r"^tracker_model\.(memory_|mask_downsample\.|object_pointer_proj\.)",
+    r"^tracker_model\.temporal_positional_encoding_projection_layer\.",
     r"^tracker_model\.(no_memory_positional_encoding|no_object_pointer|occlusion_spatial_embedding_parameter)$",
     r"^tracker_model\.shared_image_embedding\.",  # once more the matrix of the prompt encoder
 ]
@@ -120,16 +122,16 @@ def sam2_renamer(renames: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, A
 
     def convert(state: Mapping[str, Any]) -> dict[str, Any]:
         ours = rename(state)
-        rows = [ours.pop(f"prompt_encoder.point_embeddings.{i}.weight", None) for i in range(4)]
-        if all(row is not None for row in rows):
-            ours["prompt_encoder.point_embed.weight"] = torch.cat(rows)
+        labels = [f"prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
+        if all(label in ours for label in labels):
+            ours["prompt_encoder.point_embed.weight"] = torch.cat([ours.pop(label) for label in labels])
         return ours
 
     return convert
 
 
 class AllTokensDecoder(Sam2MaskDecoder):
-    """SAM 2's mask decoder without its choice: every mask token comes out, (1, N, 4, h, w) with scores (1, N, 4)."""
+    """SAM 2's mask decoder without its choice: all tokens come out, (1, N, 4, h, w), scores (1, N, 4)."""
 
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: torch.Tensor, all_iou_scores: torch.Tensor
@@ -155,7 +157,7 @@ def stable_single(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 class Sam2Network(nn.Module):
-    """Encoder, prompt encoder and mask decoder of an image of `pixel_size`, and the embedding of an absent memory."""
+    """Encoder, prompt encoder and mask decoder for `pixel_size`, and the embedding of an absent memory."""
 
     def __init__(self, vision_encoder: nn.Module, *, pixel_size: int = 1024, patch_size: int = 16) -> None:
         super().__init__()
@@ -179,7 +181,7 @@ class Sam2Network(nn.Module):
 
 
 class Sam2Variant(StretchVariant):
-    """A model with SAM 2's decoder and two maps of higher resolution that it adds while enlarging the mask."""
+    """A model with SAM 2's decoder, which adds two maps of higher resolution while it enlarges the mask."""
 
     module: Sam2Network
 
@@ -190,7 +192,7 @@ class Sam2Variant(StretchVariant):
         self.module.vision_encoder.compile()
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """image_embed (B, 256, h, w); high_res_feats0 (B, 32, 4h, 4w), high_res_feats1 (B, 64, 2h, 2w), projected."""
+        """image_embed (B, 256, h, w), high_res_feats0 (B, 32, 4h, 4w), high_res_feats1 (B, 64, 2h, 2w)."""
         finest, finer, coarse = self.module.vision_encoder(pixels).fpn_hidden_states
         return {
             "image_embed": self.without_memory(coarse),
@@ -251,7 +253,7 @@ def build_sam2(runtime: Runtime, size: str) -> Sam2Variant:
         window_positional_embedding_background_size=[background, background],
     )
     encoder = Sam2VisionModel(Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=widths[::-1]))
-    encoder.neck.position_encoding = NoPositions()
+    encoder.neck.register_module("position_encoding", NoPositions())
     return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(HIERA_RENAMES))
 
 
@@ -262,13 +264,13 @@ def build_edge_tam(runtime: Runtime) -> Sam2Variant:
         model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
     )
     encoder = EdgeTamVisionModel(EdgeTamVisionConfig(backbone_config=repvit))
-    encoder.neck.position_encoding = NoPositions()
+    encoder.neck.register_module("position_encoding", NoPositions())
     return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(EDGE_TAM_RENAMES))
 
 
 def build_sam3_tracker(runtime: Runtime) -> Sam3Variant:
     """SAM 3's point and box model: the Perception Encoder at 1008 pixels with SAM 2's decoder."""
     encoder = Sam3VisionModel(Sam3VisionConfig(scale_factors=[4.0, 2.0, 1.0]))
-    encoder.neck.position_encoding = NoPositions()
+    encoder.neck.register_module("position_encoding", NoPositions())
     network = Sam2Network(encoder, pixel_size=1008, patch_size=14)
     return Sam3Variant(network, runtime, renamer(SAM3_RENAMES, SAM3_DROPPED), pixel_size=1008)

@@ -1,7 +1,7 @@
 """What the variants share that stretch an image to a square: SAM 2 and its relatives, and EfficientSAM.
 
-Unlike SAM, nothing is padded: width and height are scaled apart, prompts with them, and a box is not a prompt of its
-own kind but two labelled points in front of the others.
+Unlike SAM, nothing is padded: width and height are scaled apart, prompts with them, and a box is not a prompt
+of its own kind but two labelled points in front of the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOP_LEFT, BOTTOM_RIGHT = 2, 3  # labels of the corners of a box
 
 @dataclass(frozen=True)
 class Stretched:
-    """What the encoder gets, (1, 3, S, S) float32 on the CPU, and the (height, width) of the image it came from."""
+    """What the encoder gets, (1, 3, S, S) float32 on the CPU, and the (height, width) of the image."""
 
     pixels: torch.Tensor
     original_size: tuple[int, int]
@@ -67,7 +67,7 @@ class StretchVariant(NeuralVariant):
         return prepared.original_size, (self.pixel_size, self.pixel_size)
 
     def labelled_points(self, features: Features, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts -> points (N, P, 2) float32 x, y in the square, and labels (N, P); corners of a box come first."""
+        """Prompts -> points (N, P, 2) as x, y in the square, and labels (N, P); corners come first."""
         height, width = features.original_size
         scale = (self.pixel_size / width, self.pixel_size / height)
         points, labels, boxes = self.tensor_points(prompts, scale)

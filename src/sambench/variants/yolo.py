@@ -103,13 +103,14 @@ def select_by_box(masks: torch.Tensor, boxes: np.ndarray) -> torch.Tensor:
     """
     height, width = masks.shape[-2:]
     corners = np.rint(boxes.astype(np.float64)).clip(0, [width, height, width, height]).astype(np.int64)
-    areas = masks.sum(dim=(1, 2))
+    pixels = masks.view(torch.uint8)  # sums several times faster than bool
+    areas = pixels.sum(dim=(1, 2), dtype=torch.int32)
     chosen = []
     for x0, y0, x1, y1 in corners.tolist():
-        inside = masks[:, y0:y1, x0:x1].sum(dim=(1, 2))
+        inside = pixels[:, y0:y1, x0:x1].sum(dim=(1, 2), dtype=torch.int32)
         union = max(0, x1 - x0) * max(0, y1 - y0) + areas - inside
         chosen.append(torch.argmax(inside / union.clamp(min=1)))
-    return torch.stack(chosen) if chosen else areas.new_zeros(0)
+    return torch.stack(chosen) if chosen else areas.new_zeros(0, dtype=torch.int64)
 
 
 def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray) -> torch.Tensor:
@@ -131,7 +132,7 @@ def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray)
         for k in order.tolist():
             inside = [label for label, contained in zip(row, hit[k], strict=True) if contained and label >= 0]
             if inside:
-                result[prompt][masks[k]] = inside[-1] == 1
+                result[prompt] = result[prompt] | masks[k] if inside[-1] == 1 else result[prompt] & ~masks[k]
     return result
 
 
@@ -157,6 +158,7 @@ class YoloSegVariant(NeuralVariant):
         self.classes, self.size = classes, size
         self.confidence, self.overlap, self.limit = confidence, overlap, limit
         self.letterbox = self.library.LetterBox(size, auto=True, stride=32)
+        self.decode_chunk = 64  # a decode looks at every instance, whatever the number of prompts
 
     def load_files(self, paths: Sequence[Path]) -> None:
         """A state dict with ultralytics' own keys, or the pickled dict {`model`: SegmentationModel} it publishes.

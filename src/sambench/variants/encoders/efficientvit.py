@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,9 @@ from torch import nn
 NORM_EPS = 1e-6
 HEAD_DIM = 32
 EMBEDDING = (64, 64)
-batch_norm = partial(nn.BatchNorm2d, eps=NORM_EPS)
+# timm's annotations ask for classes where its code takes anything that makes a layer.
+batch_norm: Any = partial(nn.BatchNorm2d, eps=NORM_EPS)
+local_block: Any = build_local_block
 
 EFFICIENTVIT_RENAMES = [
     (r"^image_encoder\.backbone\.stages\.0\.op_list\.0\.", "image_encoder.stem.in_conv."),
@@ -96,7 +99,7 @@ def _attention_block(channels: int, expansion: int, scale: int) -> EfficientVitB
 def _stage(channels: int, kind: str, width: int, depth: int, expansion: int) -> nn.Sequential:
     """Halves the resolution with an expansion four times as wide, then `depth` residual blocks."""
     local = partial(
-        build_local_block,
+        local_block,
         out_channels=width,
         norm_layer=batch_norm,
         act_layer=GELUTanh,

@@ -6,13 +6,11 @@ Official files: efficient_sam/efficient_sam_encoder.py, efficient_track_anything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer_sam import VisionTransformerSAM
-from torch import nn
 
 PRETRAINED_GRID = 14  # 224 pixels in patches of 16
 GLOBAL_BLOCKS = (2, 5, 8, 11)
@@ -32,14 +30,14 @@ class PlainViT(VisionTransformerSAM):
             num_classes=0,
             embed_dim=width,
             num_heads=heads,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            norm_layer=None,  # LayerNorm with eps 1e-6
             window_size=window_size,
             global_attn_indexes=GLOBAL_BLOCKS,
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed(x)
-        # timm would filter while enlarging (antialias), which bends the cubic kernel: the official code does not.
+        # timm would filter while enlarging (antialias), with another cubic kernel than the official code's.
         positions = F.interpolate(
             self.pos_embed.permute(0, 3, 1, 2).float(), x.shape[1:3], mode="bicubic", align_corners=False
         )
@@ -48,7 +46,7 @@ class PlainViT(VisionTransformerSAM):
 
 
 def grid_positions(state: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The state with the positions (1, 1 + 196, C) of `key` as a grid (1, 14, 14, C), without the class token's row."""
+    """The state with positions `key` (1, 1 + 196, C) as a grid (1, 14, 14, C), less the class token's."""
     state = dict(state)
     if key in state:
         state[key] = state[key][:, 1:].unflatten(1, (PRETRAINED_GRID, PRETRAINED_GRID))

@@ -8,6 +8,7 @@ number their blocks through, where timm groups them in stages that begin with a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import nn
 
 REPVIT_SAM_DEPTHS = (6, 6, 34, 2)
 EDGE_SAM_DEPTHS = (2, 2, 14, 2)
+repvit: Any = RepVit  # its head and strides are replaced, which timm's annotations do not foresee
 
 
 def repvit_renames(depths: Sequence[int]) -> list[tuple[str, str]]:
@@ -66,7 +68,7 @@ class RepViTEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = RepVit(embed_dim=(80, 160, 320, 640), depth=REPVIT_SAM_DEPTHS, num_classes=0)
+        self.backbone = repvit(embed_dim=(80, 160, 320, 640), depth=REPVIT_SAM_DEPTHS, num_classes=0)
         self.backbone.head = nn.Identity()
         self.backbone.stages[3].downsample.spatial_downsample.c.stride = (1, 1)
         self.neck = sam_neck(640)
@@ -92,7 +94,7 @@ class EdgeSamEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = RepVit(
+        self.backbone = repvit(
             embed_dim=(48, 96, 192, 384), depth=EDGE_SAM_DEPTHS, num_classes=0, legacy=True
         )
         self.backbone.head = nn.Identity()
