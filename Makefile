@@ -39,7 +39,7 @@ run: $(STAMP)
 	  exec $(BIN)/snakemake --configfile $(CONFIG)' \
 	  || { status=$$?; [ $$status -ne 75 ] || echo "another make run is at work in this folder" >&2; exit $$status; }
 	@echo
-	@cat $(RESULTS)/tables/boxes.md
+	@cat $(RESULTS)/tables/overview.md
 	@echo "tables: $(RESULTS)/tables   report: $(RESULTS)/report/index.html   MLflow: make ui"
 
 test: $(STAMP)
@@ -49,13 +49,13 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
-	@$(BIN)/snakefmt --check -l 110 $(SMK)
+	@$(BIN)/snakefmt --check -l 120 $(SMK)
 	@$(BIN)/snakemake --lint
 
 format: $(STAMP)
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
-	@$(BIN)/snakefmt -l 110 $(SMK)
+	@$(BIN)/snakefmt -l 120 $(SMK)
 
 report: $(STAMP)
 	@$(BIN)/snakemake --configfile $(CONFIG) --quiet rules -- report

@@ -26,10 +26,10 @@ rule scenes:
         [f"{SCENES}/images/{name}" for name in IMAGE_NAMES],
     log:
         f"{RESULTS}/logs/scenes.log",
-    params:
-        code=code("scenes"),
     conda:
         "../envs/sambench.yaml"
+    params:
+        code=code("scenes"),
     shell:
         "python {input.script} --folder {SCENES} 2>&1 | tee {log}"
 
@@ -43,14 +43,14 @@ rule index_dataset:
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
     log:
         f"{RESULTS}/logs/index_dataset/{{dataset}}.log",
+    conda:
+        "../envs/sambench.yaml"
+    resources:
+        mem_mb=8000,
     params:
         code=code("index_dataset"),
         images=images_of,
         limit=image_limit_of,
-    resources:
-        mem_mb=8000,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --annotations {input.annotations:q} --images {params.images:q} {params.limit} "
         "--images-table {output.images} --instances-table {output.instances} 2>&1 | tee {log}"

@@ -14,13 +14,13 @@ rule prompt_group:
         f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
     log:
         f"{RESULTS}/logs/prompts/{{dataset}}/{{group}}.log",
+    conda:
+        "../envs/sambench.yaml"
+    resources:
+        mem_mb=8000,
     params:
         code=code("prompts"),
         types=lambda wildcards: json.dumps(study.config["prompt_groups"][wildcards.group]),
-    resources:
-        mem_mb=8000,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --dataset {wildcards.dataset} --instances {input.instances} "
         "--types {params.types:q} --output {output} 2>&1 | tee {log}"

@@ -27,18 +27,19 @@ rule accuracy_tables:
             table=TITLES,
             suffix=["parquet", "csv", "md", "tex"],
         ),
+        f"{RESULTS}/tables/overview.md",
     log:
         f"{RESULTS}/logs/tables.log",
+    conda:
+        "../envs/sambench.yaml"
+    resources:
+        mem_mb=8000,
     params:
         code=code("tables"),
         jobs=json.dumps(study.jobs()),
         shards=study.config["shards"],
         selections=json.dumps(study["selections"]),
         statistics=study.config["statistics"],
-    resources:
-        mem_mb=8000,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --jobs {params.jobs:q} --shards {params.shards} "
         "--selections {params.selections:q} --resamples {params.statistics[resamples]} "
@@ -54,11 +55,11 @@ rule figure:
         png=f"{RESULTS}/figures/{{table}}.png",
     log:
         f"{RESULTS}/logs/figure/{{table}}.log",
+    conda:
+        "../envs/sambench.yaml"
     params:
         code=code("figures"),
         title=lambda wildcards: TITLES[wildcards.table],
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --table {input.table} --title {params.title:q} --svg {output.svg} "
         "--png {output.png} 2>&1 | tee {log}"
@@ -73,12 +74,12 @@ rule report_page:
         f"{RESULTS}/report/index.html",
     log:
         f"{RESULTS}/logs/report.log",
+    conda:
+        "../envs/sambench.yaml"
     params:
         code=code("report"),
         titles=json.dumps(TITLES),
         study=STUDY,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --results {RESULTS} --titles {params.titles:q} --config {params.study:q} "
         "--output {output} 2>&1 | tee {log}"
@@ -94,12 +95,12 @@ rule tracking:
         update(f"{RESULTS}/mlflow.db"),
     log:
         f"{RESULTS}/logs/tracking.log",
+    conda:
+        "../envs/sambench.yaml"
     params:
         code=code("tracking"),
         tables=json.dumps(list(TITLES)),
         study=STUDY,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "
         "--database {output} --artifacts {RESULTS}/mlartifacts 2>&1 | tee {log}"

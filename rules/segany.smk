@@ -32,18 +32,18 @@ rule segany_shard:
         f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
     log:
         f"{RESULTS}/logs/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.log",
+    conda:
+        "../envs/sambench.yaml"
+    threads: segany_threads
+    resources:
+        gpu=segany_gpu,
+        mem_mb=16000,
     params:
         code=lambda wildcards: code("segany", *study.builder_modules(wildcards.variant)),
         card=lambda wildcards: json.dumps(study.card(wildcards.variant)),
         runtime=runtime_of,
         weights=json.dumps(study.config["weights"]),
         selections=json.dumps(study["selections"]),
-    threads: segany_threads
-    resources:
-        gpu=segany_gpu,
-        mem_mb=16000,
-    conda:
-        "../envs/sambench.yaml"
     shell:
         "python {input.script} --variant {wildcards.variant} --card {params.card:q} "
         "--runtime {params.runtime:q} --weights {params.weights:q} --images {input.images} "

@@ -21,7 +21,8 @@ app = cyclopts.App(
 )
 
 WeightsFolders = Annotated[
-    list[Path] | None, cyclopts.Parameter(name="--weights", help="folder with checkpoint files; may be repeated")
+    list[Path] | None,
+    cyclopts.Parameter(name="--weights", help="folder with checkpoint files; may be repeated"),
 ]
 DEFAULT_WEIGHTS = [Path("weights")]
 
@@ -40,7 +41,16 @@ def variants(*, weights: WeightsFolders = None) -> None:
     from sambench.variants.registry import read_cards
 
     folders = weights or DEFAULT_WEIGHTS
-    table = Table("variant", "family", "licence (code / weights)", "params, M", "size", "state", box=None, pad_edge=False)
+    table = Table(
+        "variant",
+        "family",
+        "licence (code / weights)",
+        "params, M",
+        "size",
+        "state",
+        box=None,
+        pad_edge=False,
+    )
     cards = read_cards(read_registries(["variants"])["variants"])
     hints = []
     for card in cards.values():

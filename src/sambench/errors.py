@@ -16,7 +16,13 @@ class InputError(Exception):
     """
 
     def __init__(
-        self, where: str | Path, field: str = "", *, expected: str = "", found: object = None, remedy: str = ""
+        self,
+        where: str | Path,
+        field: str = "",
+        *,
+        expected: str = "",
+        found: object = None,
+        remedy: str = "",
     ) -> None:
         parts = [str(where)]
         if field:

@@ -23,6 +23,19 @@ class Job(NamedTuple):
         return [f"{folder}/{shard}-of-{shards}.parquet" for shard in range(shards)]
 
 
+class EverythingJob(NamedTuple):
+    """One segevery job, of which quality and time are measured apart."""
+
+    dataset: str
+    variant: str
+    runtime: str
+    sampler: str
+
+    def file(self, results: str | Path, kind: str) -> str:
+        """The records of `quality` or of `time`, or the `masks` themselves."""
+        return f"{results}/segevery/{self.dataset}/{self.variant}/{self.runtime}/{self.sampler}/{kind}.parquet"
+
+
 def parse_shard(name: str) -> tuple[int, int]:
     """`0-of-4` -> (0, 4)."""
     shard, _, shards = name.partition("-of-")

@@ -44,7 +44,7 @@ class Instance:
     def random(self, prompt: str) -> np.random.RandomState:
         """The random stream of one prompt type on this annotation."""
         text = f"{self.dataset}/{self.annotation_id}/{prompt}"
-        return np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))  # noqa: NPY002
+        return np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,10 @@ TYPES: dict[str, Callable[[Instance], Prompt]] = {
     "box_center": box_center,
     "mask_center": mask_center,
 }
-COUNTED_TYPES: dict[str, Callable[[int], Callable[[Instance], Prompt]]] = {"random": random_points, "click": click}
+COUNTED_TYPES: dict[str, Callable[[int], Callable[[Instance], Prompt]]] = {
+    "random": random_points,
+    "click": click,
+}
 
 
 def prompt_function(name: str) -> Callable[[Instance], Prompt]:

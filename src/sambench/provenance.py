@@ -16,8 +16,21 @@ from typing import Any
 
 import sambench
 
-LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "timm", "transformers",
-             "segment-anything", "pycocotools", "rlemasklib", "hotcoco", "ultralytics-opencv-headless", "ultralytics")  # fmt: skip
+LIBRARIES = (
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "segment-anything",
+    "pycocotools",
+    "rlemasklib",
+    "hotcoco",
+    "ultralytics-opencv-headless",
+    "ultralytics",
+)
 
 
 def digest(value: Any) -> str:

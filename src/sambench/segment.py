@@ -100,8 +100,8 @@ def draw(image: np.ndarray, masks: Sequence[np.ndarray], prompts: Prompts | None
         outlines.append((contours, tuple(map(float, colour))))
     result = picture.round().astype(np.uint8)
     line = max(1, round(max(image.shape[:2]) / 600))
-    for contours, colour in outlines:
-        cv2.drawContours(result, contours, -1, colour, line)
+    for contours, edge in outlines:
+        cv2.drawContours(result, contours, -1, edge, line)
     if prompts is not None and prompts.boxes is not None:
         for x0, y0, x1, y1 in prompts.boxes.round().astype(int).tolist():
             cv2.rectangle(result, (x0, y0), (x1, y1), (255, 255, 255), 2 * line)

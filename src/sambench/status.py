@@ -10,3 +10,6 @@ NOT_AVAILABLE = "not available"  # no public code: the card says why
 # Of single prompts.
 OUT_OF_MEMORY = "out of memory"
 UNSUPPORTED_PROMPT = "unsupported prompt"
+
+# Of single images.
+UNREADABLE_IMAGE = "unreadable image"

@@ -90,9 +90,7 @@ def test_block_row_sees_shape_value_and_nan() -> None:
 
 def test_render_shows_the_worst_of_each_stage_and_gives_the_status() -> None:
     good = Report(Path("good.json"), (Row("low_res", "a", 1e-7, 1e-5), Row("low_res", "b", 2e-7, 1e-5)))
-    bad = Report(
-        Path("bad.json"), (Row("low_res", "point|multi", 1e-3, 1e-5), Row("masks", "c", math.nan, 2))
-    )
+    bad = Report(Path("bad.json"), (Row("low_res", "point|multi", 1e-3, 1e-5), Row("masks", "c", math.nan, 2)))
     text = io.StringIO()
     console = Console(file=text, width=200)
     assert render([good], console) == 0

@@ -28,9 +28,7 @@ SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]  # columns 1 and 2 of rows 1 and 2
 SQUARE_MASK = np.zeros((HEIGHT, WIDTH), dtype=bool)
 SQUARE_MASK[1:3, 1:3] = True
 RUNS = [5, 2, 2, 2, 13]
-COMPRESSED = coco_mask.frPyObjects({"size": [HEIGHT, WIDTH], "counts": RUNS}, HEIGHT, WIDTH)[
-    "counts"
-].decode()
+COMPRESSED = coco_mask.frPyObjects({"size": [HEIGHT, WIDTH], "counts": RUNS}, HEIGHT, WIDTH)["counts"].decode()
 
 
 def annotation(annotation_id: int, image_id: int = 1, **fields: Any) -> dict[str, Any]:
@@ -362,9 +360,7 @@ def test_missing_images_are_refused_with_their_names(images: Path) -> None:
 
 
 POLYGONS = st.lists(
-    st.lists(st.floats(-20, 60, width=32), min_size=6, max_size=16).filter(
-        lambda numbers: len(numbers) % 2 == 0
-    ),
+    st.lists(st.floats(-20, 60, width=32), min_size=6, max_size=16).filter(lambda numbers: len(numbers) % 2 == 0),
     min_size=1,
     max_size=3,
 )
@@ -427,9 +423,7 @@ def test_colour_modes(tmp_path: Path, mode: str, expected: list[int]) -> None:
     picture = Image.new("RGB", (WIDTH, HEIGHT), (10, 120, 250))
     if mode == "P":
         picture = picture.quantize(2)
-        picture.info["transparency"] = bytes(
-            [64, 128]
-        )  # Pillow warns about these, and tests fail on warnings
+        picture.info["transparency"] = bytes([64, 128])  # Pillow warns about these, and tests fail on warnings
     elif mode == "1":
         picture = Image.new("1", (WIDTH, HEIGHT), 1)
     else:
@@ -477,8 +471,7 @@ def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refusal:
         coco.read_image(path, HEIGHT, WIDTH)  # exchanged, and no EXIF says so
     assert str(refusal.value) == (
-        f"{path}: size: expected 4x6 as in the annotations, found 6x4; "
-        "use the images that the annotations were made on"
+        f"{path}: size: expected 4x6 as in the annotations, found 6x4; use the images that the annotations were made on"
     )
 
 

@@ -40,7 +40,11 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
     [
         ("shard", 2, "config: expected a known key, found shard; did you mean shards"),
         ("study/variant", [], "config: study: expected a known key, found variant; did you mean variants"),
-        ("study/variants", ["sam_vitb"], "study.variants: expected a name .* found sam_vitb; did you mean sam_vit_b"),
+        (
+            "study/variants",
+            ["sam_vitb"],
+            "study.variants: expected a name .* found sam_vitb; did you mean sam_vit_b",
+        ),
         ("study/datasets", ["coco"], "study.datasets: expected a name .* found coco; did you mean"),
         ("study/runtimes", [], "config: study.runtimes: found \\[\\]"),
         ("study/selections", ["single"], "config: study.selections"),
@@ -60,7 +64,9 @@ def test_mistakes_are_named(registries: dict[str, Any], path: str, value: Any, m
 
 def test_missing_files_are_found_before_anything_runs(registries: dict[str, Any], tmp_path: Path) -> None:
     config = changed(registries, "datasets/mine", {"annotations": str(tmp_path / "no.json"), "images": str(tmp_path)})
-    with pytest.raises(InputError, match="datasets.mine.annotations: expected a COCO-format JSON file, found .*no.json"):
+    with pytest.raises(
+        InputError, match=r"datasets\.mine.annotations: expected a COCO-format JSON file, found .*no.json"
+    ):
         read_study(changed(config, "study/datasets", ["mine"]))
     read_study(config)  # a dataset that is not selected may be anywhere
 
@@ -68,7 +74,7 @@ def test_missing_files_are_found_before_anything_runs(registries: dict[str, Any]
 def test_a_prompt_type_may_not_be_in_two_groups(registries: dict[str, Any]) -> None:
     config = changed(registries, "prompt_groups/more", ["box"])
     config["study"]["prompt_groups"] = ["ground_truth", "more"]
-    with pytest.raises(InputError, match="prompt_groups.more: .* found box, also in ground_truth"):
+    with pytest.raises(InputError, match=r"prompt_groups\.more: .* found box, also in ground_truth"):
         read_study(config)
 
 

@@ -220,9 +220,7 @@ def test_positions_lose_the_row_of_the_class_token() -> None:
         ("efficienttam_ti", [], set()),
     ],
 )
-def test_only_video_is_dropped(
-    shared: Path, name: str, renames: list[tuple[str, str]], more: set[str]
-) -> None:
+def test_only_video_is_dropped(shared: Path, name: str, renames: list[tuple[str, str]], more: set[str]) -> None:
     state = official_keys(shared, name)
     dropped = {key: value for key, value in state.items() if not sam2_renamer([])({key: value})}
     assert {key.partition(".")[0] for key in dropped} == VIDEO_PARTS | more
@@ -235,9 +233,7 @@ def test_only_video_is_dropped(
 
 def test_sam2_of_2024_lacks_two_parts_of_the_video(shared: Path) -> None:
     state = official_keys(shared, "sam2.1_hiera_tiny")
-    older = {
-        k: v for k, v in state.items() if not k.startswith(("no_obj_embed_spatial", "obj_ptr_tpos_proj"))
-    }
+    older = {k: v for k, v in state.items() if not k.startswith(("no_obj_embed_spatial", "obj_ptr_tpos_proj"))}
     assert len(older) < len(state)
     assert sam2_renamer(HIERA_RENAMES)(older).keys() == sam2_renamer(HIERA_RENAMES)(state).keys()
     assert len(VIDEO_KEYS) == len(VIDEO_PARTS) + 3

@@ -123,9 +123,7 @@ def test_truncated_file(tmp_path: Path, legacy: bool, kept: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     message = refusal(path)
-    assert any(
-        part in message for part in ("before it is complete", "incomplete", "another kind", "cannot be read")
-    )
+    assert any(part in message for part in ("before it is complete", "incomplete", "another kind", "cannot be read"))
 
 
 class Trap:
@@ -195,9 +193,7 @@ def test_strict_loading_names_every_key() -> None:
 
 def test_file_of_another_variant_is_recognised() -> None:
     state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024)}
-    with pytest.raises(
-        InputError, match="expected the keys of two_by_three, found what looks like sam_vit_l"
-    ):
+    with pytest.raises(InputError, match="expected the keys of two_by_three, found what looks like sam_vit_l"):
         TwoByThree().load_official(state, "weights.pth")
 
 

@@ -84,7 +84,10 @@ def test_prompts_are_the_same_in_a_subset_and_on_every_machine(lshape: np.ndarra
         {
             "annotation_id": [3, 4],
             "image_id": [1, 1],
-            **{"x": 3.0, "y": 2.0, "w": 8.0, "h": 7.0},
+            "x": 3.0,
+            "y": 2.0,
+            "w": 8.0,
+            "h": 7.0,
             "rle_size": [[10, 12]] * 2,
             "rle_counts": [encode_rle(lshape)] * 2,
         }

@@ -87,13 +87,9 @@ def onnx_encoder(path: Path, weight: np.ndarray, channels: int = 256) -> Path:
     import onnx
 
     image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 1024, 1024])
-    embedding = helper.make_tensor_value_info(
-        "image_embeddings", onnx.TensorProto.FLOAT, [1, channels, 64, 64]
-    )
+    embedding = helper.make_tensor_value_info("image_embeddings", onnx.TensorProto.FLOAT, [1, channels, 64, 64])
     node = helper.make_node("Conv", ["image", "weight"], ["image_embeddings"], strides=[16, 16])
-    graph = helper.make_graph(
-        [node], "encoder", [image], [embedding], [onnx.numpy_helper.from_array(weight, "weight")]
-    )
+    graph = helper.make_graph([node], "encoder", [image], [embedding], [onnx.numpy_helper.from_array(weight, "weight")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
     return path

@@ -160,7 +160,7 @@ def test_prompts_of_unknown_annotations_are_refused(tmp_path: Path) -> None:
 def test_shards_are_a_partition() -> None:
     images = pd.DataFrame({"image_id": np.arange(11)})
     parts = [shard_images(images, shard, 4)["image_id"].tolist() for shard in range(4)]
-    assert sorted(sum(parts, [])) == list(range(11))
+    assert sorted(i for part in parts for i in part) == list(range(11))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

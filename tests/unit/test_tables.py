@@ -12,7 +12,14 @@ from sambench.errors import InputError
 from sambench.jobs import Job
 from sambench.results.schemas import ACCURACY, read_parquet, read_provenance
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.tables import accuracy, check_complete, overview, presentable, split_by_prompt, write_table
+from sambench.results.tables import (
+    accuracy,
+    check_complete,
+    overview,
+    presentable,
+    split_by_prompt,
+    write_table,
+)
 from sambench.status import NO_WEIGHTS, OK, OUT_OF_MEMORY
 
 JOB = Job("d", "v", "eager", "g")
@@ -86,7 +93,12 @@ def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
     assert (tmp_path / "boxes.csv").read_text().splitlines()[1].startswith("d,v,eager,box,argmax,25.0000,")
     assert "| 25.0 " in (tmp_path / "boxes.md").read_text()
     assert "25.0 &" in (tmp_path / "boxes.tex").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.csv", "boxes.md", "boxes.parquet", "boxes.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "boxes.csv",
+        "boxes.md",
+        "boxes.parquet",
+        "boxes.tex",
+    ]
 
 
 def test_bootstrap_of_independent_values_is_the_textbook_interval() -> None:

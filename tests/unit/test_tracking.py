@@ -20,7 +20,13 @@ def table(**values: Any) -> pd.DataFrame:
     for prompt, miou in values.items():
         for selection, number in (("argmax", miou), ("single", None)):
             line = dict.fromkeys(ACCURACY.names)
-            line |= {"dataset": "d", "variant": "v", "runtime": "eager", "prompt": prompt, "selection": selection}
+            line |= {
+                "dataset": "d",
+                "variant": "v",
+                "runtime": "eager",
+                "prompt": prompt,
+                "selection": selection,
+            }
             lines.append(line | {"miou": number, "instances": 4, "status": "ok"})
     return pd.DataFrame(lines)
 

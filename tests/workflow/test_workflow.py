@@ -104,7 +104,13 @@ def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
     boxes = pd.read_parquet(results / "tables" / "boxes.parquet").set_index("variant")
     assert boxes["miou"].to_dict() == {"box_fill": 50.0, "oracle": 100.0}
     assert boxes["instances"].tolist() == [2, 2]
-    for name in ("tables/boxes.csv", "tables/points.md", "figures/boxes.svg", "report/index.html", "mlflow.db"):
+    for name in (
+        "tables/boxes.csv",
+        "tables/points.md",
+        "figures/boxes.svg",
+        "report/index.html",
+        "mlflow.db",
+    ):
         assert (results / name).stat().st_size > 0, name
     page = (results / "report" / "index.html").read_text()
     assert "box_fill" in page and "<svg" in page

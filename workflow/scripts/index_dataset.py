@@ -10,7 +10,12 @@ from sambench.script import run
 
 
 def main(
-    *, annotations: Path, images: Path, images_table: Path, instances_table: Path, image_limit: int | None = None
+    *,
+    annotations: Path,
+    images: Path,
+    images_table: Path,
+    instances_table: Path,
+    image_limit: int | None = None,
 ) -> None:
     """Check a COCO-format annotation file and write its images and instances as Parquet.
 

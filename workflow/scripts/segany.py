@@ -53,7 +53,10 @@ def main(
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
     truth, planned = (
         table[table["image_id"].isin(part["image_id"])].reset_index(drop=True)
-        for table in (read_parquet(instances, INSTANCES).to_pandas(), read_parquet(prompts, PROMPTS).to_pandas())
+        for table in (
+            read_parquet(instances, INSTANCES).to_pandas(),
+            read_parquet(prompts, PROMPTS).to_pandas(),
+        )
     )
 
     device, digests = "", []

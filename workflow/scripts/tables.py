@@ -5,15 +5,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from sambench.files import write_text
 from sambench.jobs import Job
 from sambench.provenance import provenance
 from sambench.results.schemas import ACCURACY, PROMPTS, SEGANY, read_parquet
-from sambench.results.tables import accuracy, check_complete, concat, split_by_prompt, write_table
+from sambench.results.tables import (
+    accuracy,
+    check_complete,
+    concat,
+    overview_page,
+    split_by_prompt,
+    write_table,
+)
 from sambench.script import run
 
 
 def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, results: Path) -> None:
-    """Check that every planned prompt was scored once, then write tables/points.* and tables/boxes.*.
+    """Check that every planned prompt was scored once, then write tables/points.*, boxes.* and overview.md.
 
     Parameters
     ----------
@@ -33,8 +41,10 @@ def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, 
         check_complete(rows, planned, files[0].parent.as_posix())
         tables.append(accuracy(job, rows, rules, resamples=resamples, seed=seed))
     origin = provenance([jobs, rules, resamples, seed])
-    for name, table in split_by_prompt(concat(tables, ACCURACY)).items():
+    parts = split_by_prompt(concat(tables, ACCURACY))
+    for name, table in parts.items():
         write_table(results / "tables", name, table, ACCURACY, origin)
+    write_text(results / "tables" / "overview.md", overview_page(parts))
 
 
 if __name__ == "__main__":

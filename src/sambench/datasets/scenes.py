@@ -110,9 +110,7 @@ class _Scene:
         v = v[:, None]
         lattice = np.arange((row[-1] + 2) * (column[-1] + 2)).reshape(row[-1] + 2, -1)
         values = (_hash(lattice + next(self.draws)) & np.uint32(255)).astype(np.int64)
-        upper, lower = (
-            values[r][:, column] * (cell - u) + values[r][:, column + 1] * u for r in (row, row + 1)
-        )
+        upper, lower = (values[r][:, column] * (cell - u) + values[r][:, column + 1] * u for r in (row, row + 1))
         return (upper * (cell - v) + lower * v) // (cell * cell)
 
     def add(self, half_axes: tuple[int, int], crowd: bool) -> None:
@@ -221,9 +219,7 @@ def _star(u: np.ndarray, v: np.ndarray, a: int, b: int) -> np.ndarray:
     return inside
 
 
-def _annotation(
-    annotation_id: int, image_id: int, category_id: int, mask: np.ndarray, crowd: bool
-) -> dict[str, Any]:
+def _annotation(annotation_id: int, image_id: int, category_id: int, mask: np.ndarray, crowd: bool) -> dict[str, Any]:
     """A COCO annotation with the box and the area of the mask; two in three without holes are polygons."""
     (top, bottom), (left, right) = _extent(mask)
     segmentation: Any = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -114,20 +114,21 @@ class Trace:
     """What a generation took: seconds by stage (encode, decode, postprocess), and masks left after each filter.
 
     left: prompts, candidates, predicted_iou, stability, crop_edge, nms, masks. A filter that did not run leaves as
-    many as the one before.
+    many as the one before. clock: returns seconds; `time.process_time` counts those of the CPU only.
     """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     left: Counter[str] = field(default_factory=Counter)
+    clock: Callable[[], float] = time.perf_counter
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time of a block, with the work that it left running on a GPU."""
         synchronise()
-        start = time.perf_counter()
+        start = self.clock()
         yield
         synchronise()
-        self.seconds[stage] += time.perf_counter() - start
+        self.seconds[stage] += self.clock() - start
 
 
 def synchronise() -> None:
@@ -366,7 +367,12 @@ def _stable(
     upsampling = candidates.upsampling
     if not low.dtype.is_floating_point:  # masks as they are: no threshold moves them
         masks = upsampling.masks(low).cpu().numpy()
-        return range(len(masks)), np.ones(len(masks), np.float32), masks, masks if confident else [None] * len(masks)
+        return (
+            range(len(masks)),
+            np.ones(len(masks), np.float32),
+            masks,
+            masks if confident else [None] * len(masks),
+        )
     full = upsampling.logits(low)
     middle, offset = upsampling.threshold, settings.stability_score_offset
     if full.is_cuda:
@@ -375,7 +381,8 @@ def _stable(
         # numpy, mask by mask: what is compared stays in the cache for the count.
         arrays = full.numpy()
         counts = torch.tensor(
-            [[np.count_nonzero(x > middle + by) for x in arrays] for by in (offset, -offset)], dtype=torch.int64
+            [[np.count_nonzero(x > middle + by) for x in arrays] for by in (offset, -offset)],
+            dtype=torch.int64,
         )
     values = (counts[0] / counts[1]).numpy()
     bar = settings.stability_score_thresh

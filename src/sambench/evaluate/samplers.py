@@ -69,7 +69,9 @@ def point_grid(side: int) -> np.ndarray:
     return np.stack([x, y], axis=-1).reshape(-1, 2)
 
 
-def crop_boxes(height: int, width: int, layers: int, overlap_ratio: float) -> list[tuple[int, tuple[int, int, int, int]]]:
+def crop_boxes(
+    height: int, width: int, layers: int, overlap_ratio: float
+) -> list[tuple[int, tuple[int, int, int, int]]]:
     """The image and its crops as (layer, (x0, y0, x1, y1)) in pixels; layer i > 0 has 2^i x 2^i crops.
 
     Neighbours of the first layer of crops overlap by `overlap_ratio` of the image's shorter side, those of the
@@ -79,9 +81,7 @@ def crop_boxes(height: int, width: int, layers: int, overlap_ratio: float) -> li
     for layer in range(1, layers + 1):
         count = 2**layer
         overlap = int(overlap_ratio * min(height, width) * (2 / count))
-        crop_width, crop_height = (
-            math.ceil((overlap * (count - 1) + length) / count) for length in (width, height)
-        )
+        crop_width, crop_height = (math.ceil((overlap * (count - 1) + length) / count) for length in (width, height))
         for column, row in itertools.product(range(count), repeat=2):
             x0, y0 = (crop_width - overlap) * column, (crop_height - overlap) * row
             boxes.append((layer, (x0, y0, min(x0 + crop_width, width), min(y0 + crop_height, height))))

@@ -206,7 +206,12 @@ def _give_up(error: BaseException, rows: Iterable[np.ndarray], scores: Scores) -
 
 
 def _score(
-    variant: Variant, features: Any, batch: Batch, loaded: LoadedImage, selections: Sequence[str], scores: Scores
+    variant: Variant,
+    features: Any,
+    batch: Batch,
+    loaded: LoadedImage,
+    selections: Sequence[str],
+    scores: Scores,
 ) -> None:
     """Decode one chunk of prompts and fill in its rows."""
     prompts = batch.prompts
@@ -231,9 +236,7 @@ def _score(
     scores.status[batch.rows] = OK
 
 
-def _tokens_to_enlarge(
-    candidates: MaskCandidates, argmax: torch.Tensor, selections: Sequence[str]
-) -> torch.Tensor:
+def _tokens_to_enlarge(candidates: MaskCandidates, argmax: torch.Tensor, selections: Sequence[str]) -> torch.Tensor:
     """(N, M) bool: the candidates that a wanted rule looks at."""
     wanted = torch.zeros(candidates.scores.shape, dtype=torch.bool, device=argmax.device)
     if "oracle" in selections:

@@ -52,9 +52,7 @@ def check(path: Path) -> Report:
     path = Path(path)
     found = kind(read_fixture(path))
     if found is None:
-        raise InputError(
-            path, expected=f"a parity fixture ({', '.join(CHECKS)})", found="none of their fields"
-        )
+        raise InputError(path, expected=f"a parity fixture ({', '.join(CHECKS)})", found="none of their fields")
     module, _, function = CHECKS[found].partition(":")
     report: Report = getattr(importlib.import_module(module), function)(path)
     return report

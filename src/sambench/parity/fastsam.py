@@ -1,4 +1,4 @@
-"""FastSAM against its official code: the network's raw outputs, the instances, and the selection by prompts."""
+"""FastSAM against its official code: raw outputs of the network, instances, selection by prompts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sambench.variants.base import Runtime
 
 RAW = 2e-5  # of the largest value, as the fixtures' README recommends
 DECODED = 2e-5
-# The instances come out of a suppression among 15,000 random candidates: rounding swaps neighbours in the ranking
-# and moves pixels over the threshold, so they are compared as sets, and some may find no partner.
+# The instances come out of a suppression among 15,000 random candidates: rounding swaps neighbours in the
+# ranking and moves pixels over the threshold, so they are compared as sets, and some may find no partner.
 BOX_PIXELS = 0.1
 UNMATCHED = 0.05
 AREA = 0.01
@@ -121,8 +121,8 @@ def largest(errors: torch.Tensor) -> float:
 def prompt_rows(fixture: Mapping[str, Any]) -> list[Row]:
     """Selection by boxes and by points among twelve ellipses, at the size of the image and at half of it.
 
-    Our masks are always as large as the image. Where the official masks are smaller it scales the prompt and cuts
-    it to integers first; that is done here.
+    Our masks are always as large as the image. Where the official masks are smaller it scales the prompt and
+    cuts it to integers first; that is done here.
     """
     from sambench.variants.yolo import select_by_box, unite_by_points
 

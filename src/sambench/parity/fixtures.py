@@ -141,9 +141,7 @@ def weights(fixture: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     for key, shape, dtype, *gain in fixture["state_dict"]:
         if gain == ["keep"]:
             if key not in kept:
-                raise InputError(
-                    "fixture", f"keep_values.{key}", expected="the values of a kept tensor", found="none"
-                )
+                raise InputError("fixture", f"keep_values.{key}", expected="the values of a kept tensor", found="none")
             state[key] = torch.tensor(kept[key], dtype=getattr(torch, dtype)).reshape(shape)
         else:
             state[key] = weight(key, shape, dtype, fixture["seed"], *gain)

@@ -107,9 +107,7 @@ def run_settings(generator: str, params: Mapping[str, Any]) -> tuple[Sampler, Se
     return sampler, replace(settings, **params)
 
 
-def compare_exactly(
-    what: str, masks: Masks, records: Sequence[Mapping[str, Any]], size: tuple[int, int]
-) -> list[Row]:
+def compare_exactly(what: str, masks: Masks, records: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> list[Row]:
     """The same records in the same order: run-lengths, boxes and areas exactly, scores as far as they are printed."""
     rows = [same("masks", f"{what} count", len(masks), len(records))]
     if not rows[0].ok:
@@ -142,7 +140,12 @@ def compare_network(
     rows = [
         Row("masks", f"{what} without a partner and not at a threshold {away or ''}".strip(), len(away), 0),
         Row("masks", f"{what} paired twice", paired.sum() - len(set(partner[paired].tolist())), 0),
-        Row("masks", f"{what} without a partner, at a threshold", len(unpaired) - len(away), 0.1 * len(records)),
+        Row(
+            "masks",
+            f"{what} without a partner, at a threshold",
+            len(unpaired) - len(away),
+            0.1 * len(records),
+        ),
     ]
     ours, theirs = masks[paired], [records[j] for j in partner[paired]]
     rows += _score_rows(what, ours, theirs, SCORE_TOLERANCE)
@@ -166,11 +169,15 @@ def xywh(boxes: np.ndarray) -> np.ndarray:
     return np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
-def _score_rows(
-    what: str, masks: Masks, records: Sequence[Mapping[str, Any]], tolerance: float
-) -> list[Row]:
+def _score_rows(what: str, masks: Masks, records: Sequence[Mapping[str, Any]], tolerance: float) -> list[Row]:
     return [
-        _values("scores", f"{what} predicted IoU", masks.predicted_iou, [r["predicted_iou"] for r in records], tolerance),
+        _values(
+            "scores",
+            f"{what} predicted IoU",
+            masks.predicted_iou,
+            [r["predicted_iou"] for r in records],
+            tolerance,
+        ),
         _values("scores", f"{what} stability", masks.stability, [r["stability_score"] for r in records], tolerance),
         _values("points", what, masks.prompts, [r["point_coords"][0] for r in records], 1e-4),
     ]

@@ -22,8 +22,7 @@ def accuracy_chart(table: pd.DataFrame, title: str) -> alt.FacetChart:
     runtimes = drawn["runtime"].nunique()
     drawn["label"] = drawn["variant"] if runtimes == 1 else drawn["variant"] + " @ " + drawn["runtime"]
     drawn["text"] = [
-        f"{miou:.1f}" if pd.notna(miou) else status
-        for miou, status in zip(drawn["miou"], drawn["status"], strict=True)
+        f"{miou:.1f}" if pd.notna(miou) else status for miou, status in zip(drawn["miou"], drawn["status"], strict=True)
     ]
     drawn["at"] = drawn["miou_high"].fillna(drawn["miou"]).fillna(0)
     order = drawn.groupby("label")["miou"].mean().sort_values(ascending=False).index.tolist()

@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from sambench.results.tables import presentable
+from sambench.results.tables import overview, presentable
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Section:
 
 
 EXPLANATIONS = {
-    "boxes": "Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over images. "
-    "box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box with every side moved "
+    "boxes": "Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over "
+    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box with every side moved "
     "by about a tenth of its extent.",
-    "points": "Mean IoU in per cent of the masks that point prompts give. box_center is the centre of the annotation's box, "
-    "mask_center the pixel deepest inside the mask, random_k k pixels of the mask, click_k k interactive clicks.",
+    "points": "Mean IoU in per cent of the masks that point prompts give. box_center is the centre of the annotation's "
+    "box, mask_center the pixel deepest inside the mask, random_k k pixels of the mask, click_k k interactive clicks.",
 }
 
 
@@ -45,9 +45,8 @@ def render(sections: Sequence[Section], provenance: Mapping[str, str], config: M
                 "title": section.title,
                 "explanation": section.explanation,
                 "figure": Markup(section.figure),
-                "table": Markup(
-                    presentable(section.table).to_html(index=False, border=0, classes="table", escape=True)
-                ),
+                "overview": _html(overview(section.table)),
+                "table": _html(presentable(section.table)),
             }
             for section in sections
         ],
@@ -55,3 +54,7 @@ def render(sections: Sequence[Section], provenance: Mapping[str, str], config: M
         libraries=json.loads(provenance.get("libraries", "{}")),
         config=json.dumps(config, indent=2, default=str),
     )
+
+
+def _html(table: pd.DataFrame) -> Markup:
+    return Markup(table.to_html(index=False, border=0, classes="table", escape=True))

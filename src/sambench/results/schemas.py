@@ -77,10 +77,51 @@ ACCURACY = pa.schema(
     ]
 )
 
+# Segment everything, one row an image, in a file of quality or of time: what the other one measures is null.
+# predicted_iou to masks: masks left after each filter. matched_k: instances that the best k masks find, one number an
+# IoU threshold 0.5, 0.55, ... 0.95.
+SEGEVERY = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        *[
+            pa.field(n, pa.int32())
+            for n in ("prompts", "candidates", "predicted_iou", "stability", "crop_edge", "nms", "masks", "instances")
+        ],
+        *[pa.field(n, pa.list_(pa.int32())) for n in ("matched_100", "matched_1000")],
+        *[pa.field(f"{n}_ms", pa.float64()) for n in ("detect", "encode", "decode", "postprocess", "total")],
+        pa.field("peak_memory_mib", pa.float64()),
+        pa.field("status", pa.string()),
+    ]
+)
+# score: what masks are ranked by. x, y, w, h: the box around the mask in pixels, COCO's convention.
+EVERYTHING_MASKS = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("score", pa.float64()),
+        *[pa.field(n, pa.float32()) for n in ("predicted_iou", "stability")],
+        *[pa.field(n, pa.int32()) for n in ("x", "y", "w", "h")],
+        pa.field("area", pa.int64()),
+        *_rle,
+    ]
+)
+# The table `segevery`: times in ms an image (means, and median and p90 of the whole), counts an image, AR in per cent.
+EVERYTHING = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "sampler")],
+        *[
+            pa.field(n, pa.float64())
+            for n in (
+                *("ms_per_image", "median_ms", "p90_ms", "detect_ms", "encode_ms", "decode_ms", "postprocess_ms"),
+                *("peak_memory_mib", "prompts_per_image", "masks_per_image", "ar_100", "ar_1000"),
+            )
+        ],
+        *[pa.field(n, pa.int64()) for n in ("instances", "images")],
+        pa.field("status", pa.string()),
+    ]
+)
 
-def write_parquet(
-    path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema, provenance: Mapping[str, str]
-) -> None:
+
+def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema, provenance: Mapping[str, str]) -> None:
     """Write rows under a schema, with provenance in the file's metadata, to a temporary name first.
 
     Raises ValueError when a column is missing, unexpected or of another type: a bug, not the user's mistake.
@@ -122,7 +163,5 @@ def read_provenance(path: Path) -> dict[str, str]:
     """What `write_parquet` was told about the origin of a file."""
     metadata = pq.read_schema(path).metadata or {}
     return {
-        key.removeprefix(PREFIX).decode(): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).decode(): value.decode() for key, value in metadata.items() if key.startswith(PREFIX)
     }

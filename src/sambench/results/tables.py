@@ -38,9 +38,7 @@ def check_complete(results: pd.DataFrame, prompts: pd.DataFrame, where: str) -> 
         )
 
 
-def accuracy(
-    job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int
-) -> pd.DataFrame:
+def accuracy(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int) -> pd.DataFrame:
     """The mean IoU of every prompt type and selection rule of one job, in per cent.
 
     results: columns of schemas.SEGANY. Sizes follow the annotation's area with half-open bounds, [0, 32²), [32², 96²)
@@ -60,7 +58,7 @@ def accuracy(
                 "instances": len(scored),
                 "crowd": int(scored["iscrowd"].sum()),
                 "images": scored["image_id"].nunique(),
-                "status": _status(rows["status"]),
+                "status": status_of(rows["status"]),
             }
             lines.append(line | _means(scored, IOU_COLUMN[selection], resamples, seed))
     return pd.DataFrame(lines, columns=ACCURACY.names)
@@ -70,9 +68,7 @@ def _means(scored: pd.DataFrame, column: str, resamples: int, seed: int) -> dict
     if scored.empty:
         return {}
     iou, area = 100 * scored[column], scored["area"]
-    low, high = clustered_bootstrap(
-        iou.to_numpy(), scored["image_id"].to_numpy(), resamples=resamples, seed=seed
-    )
+    low, high = clustered_bootstrap(iou.to_numpy(), scored["image_id"].to_numpy(), resamples=resamples, seed=seed)
     return {
         "miou": iou.mean(),
         "miou_low": low,
@@ -83,7 +79,7 @@ def _means(scored: pd.DataFrame, column: str, resamples: int, seed: int) -> dict
     }
 
 
-def _status(statuses: pd.Series) -> str:
+def status_of(statuses: pd.Series) -> str:
     """`ok`, the one reason there is, or how many rows each reason took."""
     counts = statuses[statuses != OK].value_counts()
     if counts.empty:
@@ -96,12 +92,10 @@ def _status(statuses: pd.Series) -> str:
 def split_by_prompt(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The lines of box prompts go into the table `boxes`, all others into `points`."""
     is_box = table["prompt"].str.endswith("box")
-    return {"points": table[~is_box].reset_index(drop=True), "boxes": table[is_box].reset_index(drop=True)}
+    return {"boxes": table[is_box].reset_index(drop=True), "points": table[~is_box].reset_index(drop=True)}
 
 
-def write_table(
-    folder: Path, name: str, table: pd.DataFrame, schema: pa.Schema, provenance: Mapping[str, str]
-) -> None:
+def write_table(folder: Path, name: str, table: pd.DataFrame, schema: pa.Schema, provenance: Mapping[str, str]) -> None:
     """Write a table as Parquet (the truth), CSV, Markdown and LaTeX."""
     write_parquet(folder / f"{name}.parquet", table, schema, provenance)
     write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
@@ -130,8 +124,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     """The headline of an accuracy table: one line a variant, one column a prompt type, mIoU by `argmax` or a status."""
     lines = table[table["selection"] == "argmax"].copy()
     lines["cell"] = [
-        f"{miou:.1f}" if pd.notna(miou) else status
-        for miou, status in zip(lines["miou"], lines["status"], strict=True)
+        f"{miou:.1f}" if pd.notna(miou) else status for miou, status in zip(lines["miou"], lines["status"], strict=True)
     ]
     keys = ["dataset", "variant", "runtime"]
     wide = lines.pivot(index=keys, columns="prompt", values="cell")
@@ -139,6 +132,15 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         index=pd.MultiIndex.from_frame(lines[keys].drop_duplicates()), columns=lines["prompt"].unique()
     )
     return ordered.rename_axis(columns=None).reset_index()
+
+
+def overview_page(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The overviews of several accuracy tables as Markdown, under headings; empty tables are left out."""
+    parts = ["mIoU, %, of the mask with the highest predicted IoU (argmax)"]
+    for name, table in tables.items():
+        if not table.empty:
+            parts += [f"**{name}**", overview(table).to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
 
 
 def concat(tables: Iterable[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:

@@ -111,7 +111,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """How the logits of a variant become a mask of the original image: enlarge to `frame`, cut `crop`, resize to `size`.
+    """How logits become a mask of the original image: enlarge to `frame`, cut `crop`, resize to `size`.
 
     SAM goes 256 -> 1024 (frame), cuts off the padding (crop), then resizes to the image; SAM 2 resizes in one
     step; NanoSAM crops its 256 map first. A step that is None is left out. Both bilinear and bicubic steps use
@@ -214,6 +214,7 @@ class Variant(ABC):
 
     def to_runtime(self) -> None:
         """Move to the device and dtype of the runtime; called once, after the weights are in place."""
+        return
 
     def prepare(self, image: np.ndarray) -> Any:
         """(H, W, 3) uint8 RGB -> what `encode_prepared` takes. Runs ahead, in a worker thread, on the CPU."""

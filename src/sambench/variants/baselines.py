@@ -23,9 +23,9 @@ GRABCUT_SAMPLES = 5  # each of its two colour models has five components, and Op
 def box_masks(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Boxes (N, 4) xyxy -> (N, height, width) bool: the pixels whose centre lies in the box.
 
-    The pixel of column x has its centre at x + 0.5; it is inside when x0 <= x + 0.5 < x1, rows likewise. So a box
-    with integer corners fills exactly (x1 - x0) * (y1 - y0) pixels, boxes side by side share none, and what is
-    outside of the image, degenerate or not a number fills nothing.
+    The pixel of column x has its centre at x + 0.5; it is inside when x0 <= x + 0.5 < x1, rows likewise. So a
+    box with integer corners fills exactly (x1 - x0) * (y1 - y0) pixels, boxes side by side share none, and
+    what is outside of the image, degenerate or not a number fills nothing.
     """
     (x0, y0, x1, y1) = boxes.astype(np.float64).T[:, :, None]
     rows, columns = (np.arange(length) + 0.5 for length in size)
@@ -34,26 +34,30 @@ def box_masks(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
+def with_margin(span: np.ndarray) -> slice:
+    """Consecutive rows or columns -> the slice of them with the margin on both ends (numpy cuts the far end)."""
+    margin = round(GRABCUT_MARGIN * len(span))
+    return slice(max(0, span[0] - margin), span[-1] + 1 + margin)
+
+
 def grabcut_mask(image: np.ndarray, fill: np.ndarray) -> np.ndarray:
     """GrabCut (Rother et al. 2004) in OpenCV's implementation, from a box, five iterations.
 
-    image: (H, W, 3) uint8. fill: (H, W) bool, the filled box (`box_masks`). Returns (H, W) bool, a part of `fill`.
+    image: (H, W, 3) uint8. fill: (H, W) bool, the filled box (`box_masks`). Returns (H, W) bool, a part of
+    `fill`.
 
-    GrabCut takes a second for a whole photograph, so it gets a window: the box with half its width and height added
-    on every side, cut at the border of the image, and shrunk to at most 160 pixels where it is larger. The random
-    start of its colour models has a fixed seed, so a mask depends on nothing but image and box.
+    GrabCut takes a second for a whole photograph, so it gets a window: the box with half its width and height
+    added on every side, cut at the border of the image, and shrunk to at most 160 pixels where it is larger.
+    The random start of its colour models has a fixed seed, so a mask depends on nothing but image and box.
 
-    The answer is the filled box where GrabCut has none: a box that covers the whole image or has next to no pixels
-    leaves OpenCV nothing to learn from (it would raise), and on half of COCO's boxes, most of them small, the cut
-    shrinks until no object is left.
+    The answer is the filled box where GrabCut has none: a box that covers the whole image or has next to no
+    pixels leaves OpenCV nothing to learn from (it would raise), and on half of COCO's boxes, most of them
+    small, the cut shrinks until no object is left.
     """
     rows, columns = np.flatnonzero(fill.any(axis=1)), np.flatnonzero(fill.any(axis=0))
     if not len(rows):
         return fill
-    window = tuple(
-        slice(max(0, span[0] - round(GRABCUT_MARGIN * len(span))), span[-1] + 1 + round(GRABCUT_MARGIN * len(span)))
-        for span in (rows, columns)
-    )
+    window = tuple(with_margin(span) for span in (rows, columns))
     crop, inside = image[window], fill[window].astype(np.uint8)
     height, width = inside.shape
     scale = min(1.0, GRABCUT_SIDE / max(height, width))
@@ -105,11 +109,12 @@ def one_mask_a_prompt(masks: torch.Tensor) -> MaskCandidates:
 
 
 class BoxFill(Baseline):
-    """Every pixel of the prompt's box: on tight boxes its IoU is the share of the box that the object covers."""
+    """Every pixel of the prompt's box: its IoU on tight boxes is the share that the object covers."""
 
     prompt_kinds = frozenset({"box"})
 
     def masks(self, image: np.ndarray, prompts: Prompts) -> np.ndarray:
+        assert prompts.boxes is not None
         return box_masks(prompts.boxes, image.shape[:2])
 
 
@@ -119,12 +124,13 @@ class GrabCut(Baseline):
     prompt_kinds = frozenset({"box"})
 
     def masks(self, image: np.ndarray, prompts: Prompts) -> np.ndarray:
+        assert prompts.boxes is not None
         fills = box_masks(prompts.boxes, image.shape[:2])
         return np.stack([grabcut_mask(image, fill) for fill in fills]) if len(fills) else fills
 
 
 class Oracle(Baseline):
-    """The ground truth: the ceiling of every table, and a check of the evaluator, which must score it 100.0."""
+    """The ground truth: the ceiling of every table, and a check of the evaluator (always 100.0)."""
 
     uses_ground_truth = True
 

@@ -97,9 +97,7 @@ class EfficientBlock(TwoWayAttentionBlock):
 
 def head(outputs: int) -> nn.Sequential:
     """256 -> outputs in three layers."""
-    return nn.Sequential(
-        nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, outputs)
-    )
+    return nn.Sequential(nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, outputs))
 
 
 def efficient_mask_decoder() -> MaskDecoder:

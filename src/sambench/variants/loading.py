@@ -71,9 +71,7 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
 def looks_like(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """The variants whose official layout a state dict seems to have; empty when unknown."""
     for names, keys in LAYOUTS:
-        if all(
-            key in state and tuple(state[key].shape[: len(shape)]) == shape for key, shape in keys.items()
-        ):
+        if all(key in state and tuple(state[key].shape[: len(shape)]) == shape for key, shape in keys.items()):
             return names
     return ()
 
@@ -110,16 +108,10 @@ def unwrap(state: Any, where: str | Path) -> dict[str, torch.Tensor]:
         if inner is None:
             break
         state = inner
-    if (
-        isinstance(state, Mapping)
-        and state
-        and all(isinstance(v, Mapping) and _tensors(v) for v in state.values())
-    ):
+    if isinstance(state, Mapping) and state and all(isinstance(v, Mapping) and _tensors(v) for v in state.values()):
         state = {f"{part}.{key}": value for part, inner in state.items() for key, value in inner.items()}
     if not isinstance(state, Mapping) or not state or not _tensors(state):
-        raise InputError(
-            where, expected="a state dict of tensors", found=_describe(state), remedy=GET_IT_AGAIN
-        )
+        raise InputError(where, expected="a state dict of tensors", found=_describe(state), remedy=GET_IT_AGAIN)
     state = {str(key): value for key, value in state.items()}
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in state):
@@ -180,14 +172,10 @@ def _refusal(path: Path, error: Exception) -> InputError:
         return InputError(
             path,
             expected="weights only",
-            found=f"a pickle that needs to run {code[1]}"
-            if code
-            else "a pickle that torch.save did not write",
+            found=f"a pickle that needs to run {code[1]}" if code else "a pickle that torch.save did not write",
             remedy="it was not run; use a file that holds only tensors",
         )
-    if isinstance(error, EOFError) or re.search(
-        r"truncat|incomplete|unexpected end|header|central dir", text, re.I
-    ):
+    if isinstance(error, EOFError) or re.search(r"truncat|incomplete|unexpected end|header|central dir", text, re.I):
         found = f"a damaged or incomplete file of {path.stat().st_size} bytes"
     elif isinstance(error, pickle.UnpicklingError):
         found = "a file of another kind"  # the message is advice on how to switch the protection off

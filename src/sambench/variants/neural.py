@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def renamer(rules: Iterable[tuple[str, str]], drop: Iterable[str] = ()) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def renamer(
+    rules: Iterable[tuple[str, str]], drop: Iterable[str] = ()
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """A function from official keys to ours: regular expressions applied in order, keys matching `drop` left out."""
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
     dropped = [re.compile(pattern) for pattern in drop]

@@ -96,15 +96,11 @@ def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:
 def find_card(cards: Mapping[str, Card], name: str) -> Card:
     """The card of that name; InputError with near matches otherwise."""
     if name not in cards:
-        raise InputError(
-            "variants", name, expected="a variant of the registry", remedy=near_matches(name, cards)
-        )
+        raise InputError("variants", name, expected="a variant of the registry", remedy=near_matches(name, cards))
     return cards[name]
 
 
-def build(
-    card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False
-) -> Variant:
+def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False) -> Variant:
     """Build a variant ready to run.
 
     random_weights: leave the weights as they are initialised; for efficiency and parity, never for an accuracy.

@@ -99,7 +99,7 @@ class SamVariant(NeuralVariant):
         self.module.image_encoder.compile()
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        height, width = longest_side(*image.shape[:2], self.pixel_size)
+        height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         return Prepared(np.asarray(resized), image.shape[:2])
 
@@ -138,9 +138,7 @@ class SamVariant(NeuralVariant):
         self, points: torch.Tensor | None, labels: torch.Tensor | None, boxes: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts in the 1024 frame -> sparse (N, T, 256) and dense (N, 256, 64, 64) embeddings."""
-        return self.module.prompt_encoder(
-            points=None if points is None else (points, labels), boxes=boxes, masks=None
-        )
+        return self.module.prompt_encoder(points=None if points is None else (points, labels), boxes=boxes, masks=None)
 
     def predict_masks(
         self, features: Features, sparse: torch.Tensor, dense: torch.Tensor

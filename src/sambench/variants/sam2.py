@@ -162,9 +162,7 @@ class Sam2Network(nn.Module):
     def __init__(self, vision_encoder: nn.Module, *, pixel_size: int = 1024, patch_size: int = 16) -> None:
         super().__init__()
         self.vision_encoder = vision_encoder
-        self.prompt_encoder = Sam2PromptEncoder(
-            Sam2PromptEncoderConfig(image_size=pixel_size, patch_size=patch_size)
-        )
+        self.prompt_encoder = Sam2PromptEncoder(Sam2PromptEncoderConfig(image_size=pixel_size, patch_size=patch_size))
         decoder_config = Sam2MaskDecoderConfig()
         decoder_config._attn_implementation = "sdpa"
         self.mask_decoder = AllTokensDecoder(decoder_config)

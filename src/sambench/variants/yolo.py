@@ -1,4 +1,4 @@
-"""Detector-style variants: YOLOv8-seg and FastSAM find all instances of an image first, a prompt then selects one.
+"""Detector-style variants: YOLOv8-seg and FastSAM find all instances of an image, a prompt then selects.
 
 Networks, letterbox and suppression are those of the package `ultralytics`, which is AGPL-3.0 and therefore an
 optional extra: it is imported nowhere else in sambench, and here only when a variant is built.
@@ -36,9 +36,9 @@ FULL_FRAME_IOU = 0.9  # FastSAM: a box that overlaps the whole input more than t
 def ultralytics() -> SimpleNamespace:
     """The parts of ultralytics in use, imported without the traces that the import would leave.
 
-    It writes a settings file into the home, asks the network whether it is online, sets OMP_NUM_THREADS to 1 for
-    every later process, switches OpenCV's threads off, changes how numpy and torch print, and puts functions of its
-    own in the place of torch.save and PIL.Image.open.
+    It writes a settings file into the home, asks the network whether it is online, sets OMP_NUM_THREADS to 1
+    for every later process, switches OpenCV's threads off, changes how numpy and torch print, and puts
+    functions of its own in the place of torch.save and PIL.Image.open.
     """
     settings = tempfile.TemporaryDirectory(prefix="sambench-ultralytics-")
     os.environ.setdefault("YOLO_CONFIG_DIR", settings.name)
@@ -97,9 +97,9 @@ def select_by_box(masks: torch.Tensor, boxes: np.ndarray) -> torch.Tensor:
 
     masks: (K, H, W) bool, K > 0. boxes: (N, 4) xyxy in pixels of the masks.
 
-    FastSAM's rule: corners are rounded (half to even) and clipped to the image before anything is counted. A box
-    that no mask touches gets the first mask, as there. The official code clips x0, y0 below and x1, y1 above only,
-    which makes boxes that lie outside of the image negative; here they are empty.
+    FastSAM's rule: corners are rounded (half to even) and clipped to the image before anything is counted. A
+    box that no mask touches gets the first mask, as there. The official code clips x0, y0 below and x1, y1
+    above only, which makes boxes that lie outside of the image negative; here they are empty.
     """
     height, width = masks.shape[-2:]
     corners = np.rint(boxes.astype(np.float64)).clip(0, [width, height, width, height]).astype(np.int64)
@@ -119,9 +119,9 @@ def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray)
     masks: (K, H, W) bool. points: (N, P, 2) xy in pixels of the masks, cut to whole pixels. labels: (N, P).
     Returns (N, H, W) bool.
 
-    FastSAM's rule in full: masks are laid on one another from the largest to the smallest. A mask that the prompt
-    hits paints its pixels into the result, or wipes them out when the last of the prompt's points in it is a
-    negative one; smaller masks thus overrule larger ones, and the order of the points counts.
+    FastSAM's rule in full: masks are laid on one another from the largest to the smallest. A mask that the
+    prompt hits paints its pixels into the result, or wipes them out when the last of the prompt's points in
+    it is a negative one; smaller masks thus overrule larger ones, and the order of the points counts.
     """
     height, width = masks.shape[-2:]
     order = torch.argsort(masks.sum(dim=(1, 2)), descending=True, stable=True)
@@ -139,19 +139,28 @@ def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray)
 class YoloSegVariant(NeuralVariant):
     """A YOLOv8-seg network with one mask a prompt.
 
-    size: the longer side of the network's input; the image keeps its shape and is padded with grey to multiples of
-        32, so inputs of several images differ in shape and are encoded one by one.
+    size: the longer side of the network's input; the image keeps its shape and is padded with grey to
+        multiples of 32, so inputs of several images differ in shape and are encoded one by one.
     confidence, overlap, limit: the threshold of the score, of the suppression's box IoU, and most instances.
 
-    Masks are those of `retina_masks=True`: cut to the detection's box, at the size of the image. The predictor of
-    ultralytics drops instances whose mask is empty; here they stay (and win no prompt that another mask touches).
+    Masks are those of `retina_masks=True`: cut to the detection's box, at the size of the image. The
+    predictor of ultralytics drops instances whose mask is empty; here they stay (and win no prompt that
+    another mask touches).
     Scores of candidates are NaN: a confidence is no predicted IoU. It stays in `Instances.scores`.
     """
 
+    module: Any
     prompt_kinds = frozenset({BOX, POINT})
 
     def __init__(
-        self, runtime: Runtime, config: str, classes: int, size: int, confidence: float, overlap: float, limit: int
+        self,
+        runtime: Runtime,
+        config: str,
+        classes: int,
+        size: int,
+        confidence: float,
+        overlap: float,
+        limit: int,
     ) -> None:
         self.library = ultralytics()
         super().__init__(self.library.SegmentationModel(config, nc=classes, verbose=False), runtime)
@@ -161,10 +170,10 @@ class YoloSegVariant(NeuralVariant):
         self.decode_chunk = 64  # a decode looks at every instance, whatever the number of prompts
 
     def load_files(self, paths: Sequence[Path]) -> None:
-        """A state dict with ultralytics' own keys, or the pickled dict {`model`: SegmentationModel} it publishes.
+        """A state dict with ultralytics' own keys, or the pickled model it publishes (`.pt`).
 
-        Of the pickle only classes of torch.nn and ultralytics.nn are rebuilt (weights_only=True); anything else in
-        it is refused. Raises InputError then.
+        Of the pickle only classes of torch.nn and ultralytics.nn are rebuilt (weights_only=True); anything
+        else in it is refused. Raises InputError then.
         """
         (path,) = paths
         if path.suffix != ".pt":
@@ -172,11 +181,10 @@ class YoloSegVariant(NeuralVariant):
             return
         try:
             checkpoint, _ = self.library.torch_safe_load(path, safe_only=True)
-        except Exception as error:
-            raise InputError(
-                path, expected="a checkpoint of ultralytics", found=str(error).splitlines()[0]
-            ) from error
-        model = checkpoint.get("ema") or checkpoint["model"]
+            model = checkpoint.get("ema") or checkpoint["model"]
+        except Exception as error:  # pickles fail in as many ways as there are bytes
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(path, expected="a checkpoint of ultralytics", found=reason) from error
         self.load_official(model.float().state_dict(), str(path))
 
     def keep_float32(self) -> None:
@@ -198,8 +206,11 @@ class YoloSegVariant(NeuralVariant):
         return prepared.original_size, prepared.image.shape[:2]
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, 3, h, w) -> predictions (B, 4 + classes + 32, A): xywh, class scores, mask coefficients of A anchors;
-        and prototypes (B, 32, h / 4, w / 4)."""
+        """(B, 3, h, w) -> what the head gives for A anchors.
+
+        predictions: (B, 4 + classes + 32, A), xywh in pixels, class scores, mask coefficients.
+        prototypes: (B, 32, h / 4, w / 4).
+        """
         (predictions, prototypes), _ = self.module(pixels)
         return {"predictions": predictions, "prototypes": prototypes}
 
@@ -207,7 +218,7 @@ class YoloSegVariant(NeuralVariant):
         """Change the kept boxes (K, 4), xyxy in pixels of the network's input of size `frame`, in place."""
 
     @torch.inference_mode()
-    def encode_prepared(self, prepared: Sequence[Prepared]) -> list[Instances]:
+    def encode_prepared(self, prepared: Sequence[Prepared]) -> list[Any]:
         return [self.instances(image) for image in prepared]
 
     def instances(self, prepared: Prepared) -> Instances:
@@ -247,9 +258,9 @@ class YoloSegVariant(NeuralVariant):
 class FastSamVariant(YoloSegVariant):
     """FastSAM (arXiv 2306.12156): YOLOv8-seg with one class, "object".
 
-    What its predictor does beyond YOLOv8's: kept boxes are moved onto the border of the network's input where they
-    are within 20 pixels of it (padding included, after the suppression), and one that then covers more than 90 % of
-    the input becomes all of it. Masks are cut to these boxes, so both change masks.
+    What its predictor does beyond YOLOv8's: kept boxes are moved onto the border of the network's input where
+    they are within 20 pixels of it (padding included, after the suppression), and one that then covers more
+    than 90 % of the input becomes all of it. Masks are cut to these boxes, so both change masks.
     """
 
     def adjust(self, boxes: torch.Tensor, frame: tuple[int, int]) -> None:

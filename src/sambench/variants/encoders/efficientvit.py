@@ -36,14 +36,8 @@ local_block: Any = build_local_block
 
 EFFICIENTVIT_RENAMES = [
     (r"^image_encoder\.backbone\.stages\.0\.op_list\.0\.", "image_encoder.stem.in_conv."),
-    *[
-        (rf"^image_encoder\.backbone\.stages\.0\.op_list\.{i + 1}\.", f"image_encoder.stem.res{i}.")
-        for i in range(2)
-    ],
-    *[
-        (rf"^image_encoder\.backbone\.stages\.{i + 1}\.op_list\.", f"image_encoder.stages.{i}.")
-        for i in range(5)
-    ],
+    *[(rf"^image_encoder\.backbone\.stages\.0\.op_list\.{i + 1}\.", f"image_encoder.stem.res{i}.") for i in range(2)],
+    *[(rf"^image_encoder\.backbone\.stages\.{i + 1}\.op_list\.", f"image_encoder.stages.{i}.") for i in range(5)],
     (r"^image_encoder\.neck\.input_ops\.(\d)\.op_list\.0\.", r"image_encoder.taps.\1."),
     (r"^image_encoder\.neck\.middle\.op_list\.", "image_encoder.middle."),
     (r"^image_encoder\.neck\.output_ops\.0\.op_list\.0\.conv\.", "image_encoder.output."),
@@ -106,16 +100,12 @@ def _stage(channels: int, kind: str, width: int, depth: int, expansion: int) -> 
         fewer_norm=kind != "fused",
         block_type="fused" if kind == "fused" else "default",
     )
-    blocks: list[nn.Module] = [
-        ResidualBlock(local(in_channels=channels, stride=2, expand_ratio=4 * expansion))
-    ]
+    blocks: list[nn.Module] = [ResidualBlock(local(in_channels=channels, stride=2, expand_ratio=4 * expansion))]
     for _ in range(depth):
         if kind.startswith("attention"):
             blocks.append(_attention_block(width, expansion, int(kind.partition("@")[2])))
         else:
-            blocks.append(
-                ResidualBlock(local(in_channels=width, stride=1, expand_ratio=expansion), nn.Identity())
-            )
+            blocks.append(ResidualBlock(local(in_channels=width, stride=1, expand_ratio=expansion), nn.Identity()))
     return nn.Sequential(*blocks)
 
 
@@ -138,17 +128,13 @@ class EfficientViTEncoder(nn.Module):
         self.taps = nn.ModuleList(
             ConvNormAct(width, 256, 1, norm_layer=batch_norm, act_layer=None) for width in reversed(widths)
         )
-        self.middle = nn.Sequential(
-            *(self._middle_block(plan.middle_expansion) for _ in range(plan.middle_depth))
-        )
+        self.middle = nn.Sequential(*(self._middle_block(plan.middle_expansion) for _ in range(plan.middle_depth)))
         self.output = nn.Conv2d(256, 256, 1)
         self.norm = LayerNorm2d(256)
 
     @staticmethod
     def _middle_block(expansion: int) -> ResidualBlock:
-        block = FusedMBConv(
-            256, 256, expand_ratio=expansion, norm_layer=batch_norm, act_layer=(GELUTanh, None)
-        )
+        block = FusedMBConv(256, 256, expand_ratio=expansion, norm_layer=batch_norm, act_layer=(GELUTanh, None))
         return ResidualBlock(block, nn.Identity())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

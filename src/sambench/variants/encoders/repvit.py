@@ -94,9 +94,7 @@ class EdgeSamEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = repvit(
-            embed_dim=(48, 96, 192, 384), depth=EDGE_SAM_DEPTHS, num_classes=0, legacy=True
-        )
+        self.backbone = repvit(embed_dim=(48, 96, 192, 384), depth=EDGE_SAM_DEPTHS, num_classes=0, legacy=True)
         self.backbone.head = nn.Identity()
         self.fuse_stage2 = nn.Conv2d(192, 256, 1, bias=False)
         self.fuse_stage3 = nn.Conv2d(384, 256, 1, bias=False)

@@ -75,9 +75,7 @@ class OnnxEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.session is None:
-            raise InputError(
-                "nanosam_onnx", expected="an ONNX file", found="none", remedy="see `sambench variants`"
-            )
+            raise InputError("nanosam_onnx", expected="an ONNX file", found="none", remedy="see `sambench variants`")
         name = self.session.get_inputs()[0].name
         outputs = [self.session.run(None, {name: image[None].float().cpu().numpy()})[0] for image in x]
         return torch.cat([torch.from_numpy(output) for output in outputs]).to(x)
