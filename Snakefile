@@ -15,6 +15,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/prompts.smk"
 include: "rules/segany.smk"
+include: "rules/segevery.smk"
 include: "rules/results.smk"
 
 
@@ -24,3 +25,4 @@ rule all:
         rules.tables.input,
         rules.report.input,
         rules.tracking.output,
+        rules.segevery_table.output if study["samplers"] else [],

@@ -10,13 +10,23 @@ EVERYTHING_JOBS = [
     for runtime in study["runtimes"]
     for sampler in study["samplers"]
 ]
-EVERYTHING_KINDS = ["quality", "time", "masks"] if EVERYTHING["keep_masks"] else ["quality", "time"]
-EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
+EVERYTHING_KINDS = (
+    ["quality", "time", "masks"] if EVERYTHING["keep_masks"] else ["quality", "time"]
+)
+EVERYTHING_FOLDER = (
+    f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
+)
+
+
+wildcard_constraints:
+    sampler=r"[^/]+",
 
 
 def generator_settings(wildcards):
     family = study.cards[wildcards.variant].family
-    return json.dumps(EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {}))
+    return json.dumps(
+        EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {})
+    )
 
 
 def everything_models(wildcards):
@@ -27,7 +37,10 @@ def everything_models(wildcards):
 
 def everything_code(wildcards):
     models = everything_models(wildcards)
-    return code("segevery", *[module for model in models for module in study.builder_modules(model)])
+    return code(
+        "segevery",
+        *[module for model in models for module in study.builder_modules(model)],
+    )
 
 
 def everything_detector(wildcards):
@@ -48,7 +61,11 @@ def everything_command(kind):
 
 rule segevery:
     input:
-        [job.file(RESULTS, kind) for job in EVERYTHING_JOBS for kind in EVERYTHING_KINDS],
+        [
+            job.file(RESULTS, kind)
+            for job in EVERYTHING_JOBS
+            for kind in EVERYTHING_KINDS
+        ],
 
 
 rule segevery_quality:
@@ -56,10 +73,18 @@ rule segevery_quality:
         script=script("segevery"),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
-        weights=lambda wildcards: [file for model in everything_models(wildcards) for file in study.weights(model)],
+        weights=lambda wildcards: [
+            file
+            for model in everything_models(wildcards)
+            for file in study.weights(model)
+        ],
     output:
+        **(
+            {"masks": f"{EVERYTHING_FOLDER}/masks.parquet"}
+            if EVERYTHING["keep_masks"]
+            else {}
+        ),
         quality=f"{EVERYTHING_FOLDER}/quality.parquet",
-        **({"masks": f"{EVERYTHING_FOLDER}/masks.parquet"} if EVERYTHING["keep_masks"] else {}),
     log:
         f"{RESULTS}/logs/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/quality.log",
     conda:
@@ -76,9 +101,12 @@ rule segevery_quality:
         detector=everything_detector,
         settings=generator_settings,
         study=EVERYTHING,
-        masks=lambda wildcards, output: f"--masks {output.masks}" if EVERYTHING["keep_masks"] else "",
+        masks=lambda wildcards, output: (
+            f"--masks {output.masks}" if EVERYTHING["keep_masks"] else ""
+        ),
     shell:
-        everything_command("quality") + " --output {output.quality} {params.masks} 2>&1 | tee {log}"
+        everything_command("quality")
+        + " --output {output.quality} {params.masks} 2>&1 | tee {log}"
 
 
 # All cores: no other job runs beside a clock.
@@ -87,7 +115,11 @@ rule segevery_time:
         script=script("segevery"),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
-        weights=lambda wildcards: [file for model in everything_models(wildcards) for file in study.weights(model)],
+        weights=lambda wildcards: [
+            file
+            for model in everything_models(wildcards)
+            for file in study.weights(model)
+        ],
     output:
         f"{EVERYTHING_FOLDER}/time.parquet",
     log:
@@ -112,10 +144,18 @@ rule segevery_time:
 
 rule segevery_table:
     input:
-        [job.file(RESULTS, kind) for job in EVERYTHING_JOBS for kind in ("quality", "time")],
+        [
+            job.file(RESULTS, kind)
+            for job in EVERYTHING_JOBS
+            for kind in ("quality", "time")
+        ],
         script=script("segevery_table"),
     output:
-        expand("{folder}/segevery.{suffix}", folder=f"{RESULTS}/tables", suffix=["parquet", "csv", "md", "tex"]),
+        expand(
+            "{folder}/segevery.{suffix}",
+            folder=f"{RESULTS}/tables",
+            suffix=["parquet", "csv", "md", "tex"],
+        ),
     log:
         f"{RESULTS}/logs/segevery_table.log",
     conda:

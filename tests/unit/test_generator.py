@@ -165,7 +165,6 @@ class Blobs(Variant):
         return [image.shape[:2] for image in prepared]
 
     def decode(self, features: Any, prompts: Prompts) -> MaskCandidates:
-        height, width = features
         scale = 64 / max(features)
         given = prompts.points[:, 0] if prompts.points is not None else prompts.boxes.reshape(-1, 2, 2).mean(axis=1)
         y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")

@@ -33,7 +33,7 @@ from sambench.evaluate.samplers import (
     point_grid,
     second_round,
 )
-from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Variant
+from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Upsampling, Variant
 
 EDGE = 20  # pixels: a mask that comes nearer to the edge of its crop is probably cut off there
 # float32 logits at the size of the frame or image that exist at once: on a CPU what its caches hold, or one mask.
@@ -141,7 +141,7 @@ def generate(
     variant: Variant,
     image: np.ndarray,
     sampler: Sampler,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     trace: Trace | None = None,
     *,
     boxes: np.ndarray | None = None,
@@ -154,12 +154,14 @@ def generate(
 
     Raises InputError when the variant does not take the prompts of the sampler.
     """
-    trace = trace or Trace()
+    settings, trace = settings or Settings(), trace or Trace()
     kind = _prompt_kind(sampler)
     if kind is None and not hasattr(variant, "instances"):
         raise InputError(variant.name, "sampler", expected="a detector-style variant for `native`")
     if kind is not None and kind not in variant.prompt_kinds:
         raise InputError(variant.name, "sampler", expected=f"a variant that takes {kind} prompts")
+    if variant.uses_ground_truth and targets is None:
+        raise InputError(variant.name, "sampler", expected="boxes of the ground truth for a variant that is shown it")
     if sampler.kind == NATIVE:
         return _native(variant, image, trace)
     if sampler.needs_boxes:
@@ -321,20 +323,20 @@ def _select(
     step = max(1, budget // (4 * max(height * width, frame[0] * frame[1])))
     kept: list[int] = []
     runs: list[RLEMask] = []
-    stability: list[np.ndarray] = []
+    stability: list[float] = []
     for start in range(0, len(prompt), step):
         p, c = prompt[start : start + step], column[start : start + step]
         low = candidates.logits[p, tokens[p, c]]
-        rows, values, masks, confident = _stable(low, candidates, settings, covered is not None)
-        trace.left["stability"] += len(rows)
-        for row, value, mask, high in zip(rows, values, masks, confident, strict=True):
+        for row, value, mask, confident in _stable(low, upsampling, settings, covered is not None):
+            trace.left["stability"] += 1
             run = run_lengths(mask)
-            if not _cut_off(_edges(run), crop, size):
-                if covered is not None:
-                    covered |= high
-                kept.append(start + row)
-                stability.append(value)
-                runs.append(_uncrop(run, crop, size))
+            if _cut_off(_edges(run), crop, size):
+                continue
+            if covered is not None:
+                covered |= confident
+            kept.append(start + row)
+            stability.append(value)
+            runs.append(_uncrop(run, crop, size))
     trace.left["crop_edge"] += len(kept)
 
     prompt, column = prompt[kept], column[kept]
@@ -358,43 +360,36 @@ def _tokens(candidates: MaskCandidates, multimask: bool) -> torch.Tensor:
 
 
 def _stable(
-    low: torch.Tensor, candidates: MaskCandidates, settings: Settings, confident: bool
-) -> tuple[Sequence[int], np.ndarray, Sequence[np.ndarray], Sequence[np.ndarray | None]]:
-    """Low-resolution logits (n, h, w) -> of the stable ones: rows, stability scores, masks, and confident pixels.
+    low: torch.Tensor, upsampling: Upsampling, settings: Settings, confident: bool
+) -> Iterator[tuple[int, float, np.ndarray, np.ndarray | None]]:
+    """Low-resolution logits (n, h, w) -> of each stable one: row, stability score, mask, and its confident pixels.
 
-    Masks and confident pixels are (H, W) bool arrays on the CPU; the latter are None where they are not wanted.
+    Mask and confident pixels are (H, W) bool on the CPU; the latter None where they are not wanted.
     """
-    upsampling = candidates.upsampling
     if not low.dtype.is_floating_point:  # masks as they are: no threshold moves them
-        masks = upsampling.masks(low).cpu().numpy()
-        return (
-            range(len(masks)),
-            np.ones(len(masks), np.float32),
-            masks,
-            masks if confident else [None] * len(masks),
-        )
+        for row, mask in enumerate(upsampling.masks(low).cpu().numpy()):
+            yield row, 1.0, mask, mask if confident else None
+        return
     full = upsampling.logits(low)
-    middle, offset = upsampling.threshold, settings.stability_score_offset
+    middle, offset, bar = upsampling.threshold, settings.stability_score_offset, settings.stability_score_thresh
+    bounds = (middle + offset, middle - offset)
     if full.is_cuda:
-        counts = torch.stack([(full > middle + offset).sum((1, 2)), (full > middle - offset).sum((1, 2))]).cpu()
+        counts = torch.stack([(full > bound).sum((1, 2)) for bound in bounds]).cpu()
     else:
         # numpy, mask by mask: what is compared stays in the cache for the count.
-        arrays = full.numpy()
-        counts = torch.tensor(
-            [[np.count_nonzero(x > middle + by) for x in arrays] for by in (offset, -offset)],
-            dtype=torch.int64,
-        )
-    values = (counts[0] / counts[1]).numpy()
-    bar = settings.stability_score_thresh
-    rows = np.flatnonzero(values >= np.float32(bar)) if bar > 0 else np.arange(len(values))
-    if full.is_cuda:
-        full = full[torch.from_numpy(rows).to(full.device)]
-        masks = (full >= middle if upsampling.inclusive else full > middle).cpu().numpy()
-        high = (full > settings.high_score_thresh).cpu().numpy() if confident else [None] * len(rows)
-        return rows.tolist(), values[rows], masks, high
-    masks = [arrays[row] >= middle if upsampling.inclusive else arrays[row] > middle for row in rows]
-    high = [arrays[row] > settings.high_score_thresh if confident else None for row in rows]
-    return rows.tolist(), values[rows], masks, high
+        counts = torch.tensor([[np.count_nonzero(x > bound) for x in full.numpy()] for bound in bounds])
+    stability = counts[0] / counts[1]
+    rows = (stability >= bar).nonzero()[:, 0].tolist() if bar > 0 else range(len(stability))
+    for row in rows:
+        logits = full[row] if full.is_cuda else full[row].numpy()
+        mask = logits >= middle if upsampling.inclusive else logits > middle
+        high = logits > settings.high_score_thresh if confident else None
+        yield row, float(stability[row]), _array(mask), None if high is None else _array(high)
+
+
+def _array(mask: torch.Tensor | np.ndarray) -> np.ndarray:
+    """On the CPU, as numpy."""
+    return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
 
 
 def _edges(run: RLEMask) -> np.ndarray:
@@ -406,7 +401,7 @@ def _edges(run: RLEMask) -> np.ndarray:
 
 
 def _cut_off(edges: np.ndarray, crop: Box, size: tuple[int, int]) -> bool:
-    """Whether a mask with these edges, in the crop's pixels, ends near an edge of the crop that is none of the image."""
+    """Whether a mask with these edges, in the crop's pixels, ends near an edge of the crop but not of the image."""
     edges = edges + np.array([crop[0], crop[1], crop[0], crop[1]])
     near_crop = np.abs(edges - np.array(crop)) <= EDGE
     near_image = np.abs(edges - np.array([0, 0, size[1], size[0]])) <= EDGE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -137,7 +137,7 @@ def load(variant: Variant, task: ImageTask) -> LoadedImage:
 def read_ahead(variant: Variant, tasks: Iterable[ImageTask]) -> Iterator[LoadedImage]:
     """Load images in the order of the tasks, a few ahead of the consumer."""
     with ThreadPoolExecutor(max_workers=PREFETCH) as pool:
-        queue = collections.deque()
+        queue: collections.deque[Future[LoadedImage]] = collections.deque()
         try:
             for task in tasks:
                 queue.append(pool.submit(load, variant, task))
@@ -288,7 +288,7 @@ def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndar
     assert prompts.points is not None and prompts.labels is not None
     before = prompts.points.astype(np.int64)
     clicks = np.array(
-        [next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)]  # type: ignore[arg-type]
+        [next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)]
     )
     return Prompts(
         boxes=prompts.boxes,

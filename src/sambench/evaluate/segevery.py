@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class EverythingTask:
 def plan(images: pd.DataFrame, instances: pd.DataFrame, count: int) -> list[EverythingTask]:
     """The first `count` images by id that have instances. Tables carry the columns of results/schemas.py."""
     rows_of = instances.groupby("image_id").indices
-    tasks = []
+    tasks: list[EverythingTask] = []
     for image in images.sort_values("image_id").itertuples(index=False):
         if len(tasks) == count:
             break
@@ -98,7 +99,7 @@ def measure_quality(
     variant: Variant,
     sampler: Sampler,
     tasks: Sequence[EverythingTask],
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     detect: Detector | None = None,
     keep: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -118,7 +119,7 @@ def measure_time(
     variant: Variant,
     sampler: Sampler,
     tasks: Sequence[EverythingTask],
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     detect: Detector | None = None,
     warmup: int = 2,
 ) -> pd.DataFrame:
@@ -161,7 +162,7 @@ def _attempt(
     variant: Variant,
     sampler: Sampler,
     task: EverythingTask,
-    settings: Settings,
+    settings: Settings | None,
     detect: Detector | None,
     image: np.ndarray | InputError | None = None,
 ) -> tuple[dict[str, Any], Masks | None]:
@@ -173,7 +174,7 @@ def _attempt(
         if isinstance(image, InputError):
             raise image
     except InputError as error:
-        print(error)
+        print(error, file=sys.stderr)
         return record | {"status": UNREADABLE_IMAGE}, None
     trace = Trace()
     try:
@@ -185,7 +186,7 @@ def _attempt(
                 with trace.measure("detect"):
                     boxes = detect(image)
             elif sampler.kind == ORACLE_BOXES:
-                rows = np.flatnonzero(~task.crowd)
+                rows = np.flatnonzero(~task.crowd).tolist()
                 boxes = task.boxes[rows]
                 if variant.uses_ground_truth:
                     targets = np.stack([decode_rle(*task.rles[i]) for i in rows]) if len(rows) else None
@@ -258,6 +259,7 @@ def match(masks: Masks, task: EverythingTask) -> dict[str, Any]:
     evaluation.params = params
     evaluation.evaluate()
     evaluation.accumulate()
+    assert evaluation.eval is not None
     recall = np.asarray(evaluation.eval["recall"])[:, 0, 0, :]  # threshold, category, area, limit
     matched = np.rint(recall * instances).astype(int)
     return {"instances": instances} | {name: matched[:, i].tolist() for i, name in enumerate(MATCHED)}

@@ -74,6 +74,7 @@ def check(path: Path) -> Report:
     fixture = read_fixture(path)
     image, rows = fixture_image(fixture)
     network = "model" in fixture
+    variant: Variant
     if network:
         # The weights are those of the model's own fixture, which lies beside this one.
         model_path = path.with_name(Path(fixture["weights"].split()[1]).name)
@@ -134,8 +135,8 @@ def compare_network(
     partner = distances.argmin(axis=1)
     paired = distances.min(axis=1) <= SCORE_TOLERANCE
     unpaired = [(float(masks.predicted_iou[i]), float(masks.stability[i])) for i in np.flatnonzero(~paired)]
-    for j in set(range(len(records))) - set(partner[paired].tolist()):
-        unpaired.append((records[j]["predicted_iou"], records[j]["stability_score"]))
+    missed = set(range(len(records))) - set(partner[paired].tolist())
+    unpaired += [(records[j]["predicted_iou"], records[j]["stability_score"]) for j in missed]
     away = [pair for pair in unpaired if not _at_threshold(pair, settings)]
     rows = [
         Row("masks", f"{what} without a partner and not at a threshold {away or ''}".strip(), len(away), 0),

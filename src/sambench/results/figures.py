@@ -55,5 +55,5 @@ def accuracy_chart(table: pd.DataFrame, title: str) -> alt.FacetChart:
 
 def save(chart: alt.FacetChart, path: Path) -> None:
     """Write a chart; the suffix decides, .svg or .png."""
-    with atomic(path) as temporary:
-        chart.save(str(temporary), format=path.suffix.removeprefix("."), scale_factor=2)
+    with atomic(path) as temporary:  # keeps the suffix
+        chart.save(str(temporary), scale_factor=2)

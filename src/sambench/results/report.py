@@ -26,8 +26,8 @@ class Section:
 
 EXPLANATIONS = {
     "boxes": "Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over "
-    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box with every side moved "
-    "by about a tenth of its extent.",
+    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box, every side "
+    "moved by about a tenth of its extent.",
     "points": "Mean IoU in per cent of the masks that point prompts give. box_center is the centre of the annotation's "
     "box, mask_center the pixel deepest inside the mask, random_k k pixels of the mask, click_k k interactive clicks.",
 }

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -51,7 +52,7 @@ def accuracy_entries(tables: Iterable[pd.DataFrame], tags: Mapping[str, str]) ->
     for table in tables:
         for values, lines in table.groupby(list(COORDINATES), sort=False):
             params = dict(zip(COORDINATES, map(str, values), strict=True))
-            metrics = {}
+            metrics: dict[str, float] = {}
             for line in lines.to_dict("records"):
                 group = "accuracy" if line["selection"] == "argmax" else f"accuracy_{line['selection']}"
                 metrics |= {f"{group}/{name}": float(line[name]) for name in METRICS if pd.notna(line[name])}
@@ -84,7 +85,7 @@ def log_study(
         if experiment
         else client.create_experiment(EXPERIMENT, artifact_location=f"mlflow-artifacts:/{EXPERIMENT}")
     )
-    known = {}
+    known: dict[str, Any] = {}
     token = None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)

@@ -7,6 +7,8 @@ are padded where they do not fit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import TinyVit
@@ -44,8 +46,9 @@ class TinyViTEncoder(nn.Module):
             window_sizes=(7, 7, 14, 7),
             drop_path_rate=0.0,
         )
-        self.backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
-        self.backbone.head = nn.Identity()
+        backbone: Any = self.backbone  # torch types the attributes of a module as tensors
+        backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
+        backbone.head = nn.Identity()
         self.neck = nn.Sequential(
             nn.Conv2d(320, 256, 1, bias=False),
             LayerNorm2d(256),
