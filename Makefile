@@ -64,7 +64,7 @@ report: $(STAMP)
 ui: $(STAMP)
 	@test -f $(RESULTS)/mlflow.db || { echo "no $(RESULTS)/mlflow.db yet: make run writes it" >&2; exit 1; }
 	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
-	@$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
+	@$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
 	  --artifacts-destination $(RESULTS)/mlartifacts
 
 lock: $(STAMP)

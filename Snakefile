@@ -13,9 +13,12 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/weights.smk"
 include: "rules/prompts.smk"
 include: "rules/segany.smk"
 include: "rules/segevery.smk"
+include: "rules/efficiency.smk"
+include: "rules/latency.smk"
 include: "rules/results.smk"
 
 
@@ -25,4 +28,4 @@ rule all:
         rules.tables.input,
         rules.report.input,
         rules.tracking.output,
-        rules.segevery_table.output if study["samplers"] else [],
+        rules.latency.input if "latency" in study["measures"] else [],

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from segment_anything import SamAutomaticMaskGenerator
+from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 from segment_anything.modeling import Sam
 
 from sambench.evaluate.generator import Masks, Settings, Trace, generate
@@ -33,7 +33,7 @@ from sambench.parity.fixtures import weight
 from sambench.provenance import cpu_name
 from sambench.script import run
 from sambench.variants.base import Runtime
-from sambench.variants.sam import PIXEL_MEAN, PIXEL_STD, SamVariant, build_sam
+from sambench.variants.sam import SamVariant, build_sam
 
 STAGES = ("encode", "decode", "postprocess", "whole")
 
@@ -71,10 +71,10 @@ def main(
     seed: of the random weights
     """
     variant = build_sam(Runtime(device=device, threads=threads), encoder)
-    state = variant.module.state_dict()
-    variant.module.load_state_dict({k: weight(k, list(v.shape), "float32", seed) for k, v in state.items()})
+    state = {k: weight(k, list(v.shape), "float32", seed) for k, v in variant.module.state_dict().items()}
+    variant.module.load_state_dict(state)
     variant.to_runtime()
-    model = official_model(variant)
+    model = official_model(state, encoder, device)
     settings = Settings(
         pred_iou_thresh=pred_iou,
         stability_score_thresh=stability,
@@ -108,11 +108,11 @@ def main(
     print(json.dumps(facts | {"images": results}, indent=1))
 
 
-def official_model(variant: SamVariant) -> Sam:
-    """The official model around the very modules of the variant."""
-    network = variant.module
-    model = Sam(network.image_encoder, network.prompt_encoder, network.mask_decoder, list(PIXEL_MEAN), list(PIXEL_STD))
-    return model.eval().to(variant.device)
+def official_model(state: Mapping[str, torch.Tensor], encoder: str, device: str) -> Sam:
+    """The official model with the same weights, which go by the same names."""
+    model = sam_model_registry[encoder]()
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def compare(

@@ -1,11 +1,16 @@
 """Datasets: generated or given, each indexed into images and instances."""
 
+from sambench.config import check_dataset
 from sambench.datasets.scenes import IMAGE_NAMES
 
 SCENES = f"{RESULTS}/datasets/scenes/source"
 
 
 def annotations_of(wildcards):
+    try:
+        check_dataset(wildcards.dataset, study.config["datasets"][wildcards.dataset])
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
     return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
 
 

@@ -1,13 +1,19 @@
 """From per-instance results to tables, figures, the report and MLflow."""
 
-TITLES = {"boxes": "Box prompts", "points": "Point prompts"}
-TABLES = [f"{RESULTS}/tables/{name}.parquet" for name in TITLES]
+FIGURES = {"boxes": "Box prompts", "points": "Point prompts"}
+TABLES = [
+    *FIGURES,
+    *(["segevery"] if study["samplers"] else []),
+    *(["efficiency", "efficiency_parts"] if "efficiency" in study["measures"] else []),
+    *(["segany_time"] if "latency" in study["measures"] else []),
+]
+TABLE_FILES = [f"{RESULTS}/tables/{name}.parquet" for name in TABLES]
 STUDY = json.dumps({key: value for key, value in config.items() if key != "variants"})
 
 
 rule tables:
     input:
-        TABLES,
+        TABLE_FILES,
 
 
 rule report:
@@ -24,7 +30,7 @@ rule accuracy_tables:
         expand(
             "{folder}/{table}.{suffix}",
             folder=f"{RESULTS}/tables",
-            table=TITLES,
+            table=FIGURES,
             suffix=["parquet", "csv", "md", "tex"],
         ),
         f"{RESULTS}/tables/overview.md",
@@ -59,7 +65,7 @@ rule figure:
         "../envs/sambench.yaml"
     params:
         code=code("figures"),
-        title=lambda wildcards: TITLES[wildcards.table],
+        title=lambda wildcards: FIGURES[wildcards.table],
     shell:
         "python {input.script} --table {input.table} --title {params.title:q} --svg {output.svg} "
         "--png {output.png} 2>&1 | tee {log}"
@@ -67,8 +73,8 @@ rule figure:
 
 rule report_page:
     input:
-        TABLES,
-        expand("{folder}/{table}.svg", folder=f"{RESULTS}/figures", table=TITLES),
+        TABLE_FILES,
+        expand("{folder}/{table}.svg", folder=f"{RESULTS}/figures", table=FIGURES),
         script=script("report"),
     output:
         f"{RESULTS}/report/index.html",
@@ -78,17 +84,17 @@ rule report_page:
         "../envs/sambench.yaml"
     params:
         code=code("report"),
-        titles=json.dumps(TITLES),
+        tables=json.dumps(TABLES),
         study=STUDY,
     shell:
-        "python {input.script} --results {RESULTS} --titles {params.titles:q} --config {params.study:q} "
+        "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "
         "--output {output} 2>&1 | tee {log}"
 
 
 # The only rule that imports MLflow: two that write at once would break the database.
 rule tracking:
     input:
-        TABLES,
+        TABLE_FILES,
         rules.report_page.output,
         script=script("tracking"),
     output:
@@ -99,7 +105,7 @@ rule tracking:
         "../envs/sambench.yaml"
     params:
         code=code("tracking"),
-        tables=json.dumps(list(TITLES)),
+        tables=json.dumps(list(FIGURES)),
         study=STUDY,
     shell:
         "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "

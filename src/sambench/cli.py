@@ -140,6 +140,65 @@ def segment(
     print(output)
 
 
+@app.command
+def download(
+    *names: str,
+    show: Annotated[bool, cyclopts.Parameter(name="--list", negative="")] = False,
+    cache: Path | None = None,
+    offline: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    weights: WeightsFolders = None,
+) -> None:
+    """Fetch data sets, published boxes and checkpoints into the cache, and link them where a study looks for them.
+
+        sambench download --list
+        sambench download coco_val2017_images coco_annotations mobilesam
+
+    What was cut off goes on where it ended. `snakemake download` fetches what a study needs.
+
+    Parameters
+    ----------
+    names: of the list: downloads, kinds of them (boxes), or variants, whose checkpoints are meant
+    show: list what there is and what is here
+    cache: the folder that all checkouts share; by default SAMBENCH_CACHE, else the user's cache folder
+    offline: fetch nothing, say which files to put where; also with SAMBENCH_OFFLINE=1
+    """
+    from sambench.config import read_registries
+    from sambench.downloads import catalogue
+    from sambench.downloads.store import Store, default_cache, default_offline, download_all, show_all
+    from sambench.variants.registry import read_cards
+
+    table, cards = catalogue.read_table(), read_cards(read_registries(["variants"])["variants"])
+    folders = weights or DEFAULT_WEIGHTS
+    store = Store((cache or default_cache()).absolute(), offline=offline or default_offline())
+    if show or not names:
+        every = [*table, *(card.name for card in cards.values() if card.checkpoints)]
+        show_all(catalogue.find(names or every, table, cards, folders), store)
+    else:
+        download_all(catalogue.find(names, table, cards, folders), store)
+
+
+@app.command
+def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnostic: bool = False) -> None:
+    """Print the average precision and recall of a result file as JSON: fractions, unrounded, by COCO's or LVIS's rules.
+
+        sambench score instances_val2017.json results.json --iou-type segm
+
+    Where there is no ground truth of a kind, its figure is -1. A `bbox` beside a mask has no influence on masks.
+
+    Parameters
+    ----------
+    ground_truth: annotation file, COCO or LVIS, told apart by the fields that only LVIS has
+    results: list of detections in the COCO format
+    iou_type: segm or bbox; by default masks if the first result has one
+    class_agnostic: let a detection match an object of any category
+    """
+    import json
+
+    from sambench.score import score as score_files
+
+    print(json.dumps(score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic), indent=2))
+
+
 def main() -> None:
     """The entry point."""
     guarded(app)

@@ -22,7 +22,7 @@ _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "co
 CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
-CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "module", "extra")
+CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "module", "extra")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def read_study(config: Mapping[str, Any]) -> Study:
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
-        _check_dataset(name, config["datasets"][name])
+        # What can be downloaded need not be here yet; the rules that read it look again.
+        if not config["datasets"][name].get("downloads"):
+            check_dataset(name, config["datasets"][name])
     return Study(config, cards)
 
 
@@ -132,6 +134,10 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
                     found=name,
                     remedy=near_matches(name, registry),
                 )
+    reference = config["efficiency"]["reference"]
+    if reference not in cards:
+        remedy = near_matches(reference, cards)
+        raise InputError("config", "efficiency.reference", expected="a variant", found=reference, remedy=remedy)
     groups: dict[str, str] = {}
     for group in config["study"]["prompt_groups"]:
         for prompt in config["prompt_groups"][group]:
@@ -147,9 +153,12 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
             groups[prompt] = group
 
 
-def _check_dataset(name: str, entry: Mapping[str, Any]) -> None:
+def check_dataset(name: str, entry: Mapping[str, Any]) -> None:
+    """Raise InputError when the annotations or images of a dataset are not where its entry says."""
     for key in ("annotations", "images"):
         if key in entry and not Path(entry[key]).exists():
             kind = "a COCO-format JSON file" if key == "annotations" else "a folder of images"
             remedy = "correct the path (relative ones start at the working directory)"
+            if entry.get("downloads"):
+                remedy = f"`sambench download {' '.join(entry['downloads'])}` brings it"
             raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=entry[key], remedy=remedy)

@@ -4,31 +4,29 @@ import json
 from pathlib import Path
 
 from sambench.files import write_text
-from sambench.results.report import EXPLANATIONS, Section, render
-from sambench.results.schemas import ACCURACY, read_parquet, read_provenance
+from sambench.results.efficiency_table import DECIMALS, PARTS_DECIMALS
+from sambench.results.report import Section, render
+from sambench.results.schemas import TABLES, read_parquet, read_provenance
 from sambench.script import run
 
 
-def main(*, results: Path, titles: str, config: str, output: Path) -> None:
+def main(*, results: Path, tables: str, config: str, output: Path) -> None:
     """Write a page that needs no network and no other file.
 
     Parameters
     ----------
     results: the results folder with tables/ and figures/
-    titles: JSON object, table name to section title
+    tables: JSON list of the tables to show, in order; the figure of the same name goes with a table
     config: JSON, the configuration of the study
     output: HTML file to write
     """
-    sections = [
-        Section(
-            name,
-            title,
-            EXPLANATIONS[name],
-            read_parquet(results / "tables" / f"{name}.parquet", ACCURACY).to_pandas(),
-            (results / "figures" / f"{name}.svg").read_text(encoding="utf-8"),
-        )
-        for name, title in json.loads(titles).items()
-    ]
+    decimals = {"efficiency": DECIMALS, "efficiency_parts": PARTS_DECIMALS}
+    sections = []
+    for name in json.loads(tables):
+        table = read_parquet(results / "tables" / f"{name}.parquet", TABLES[name]).to_pandas()
+        figure = results / "figures" / f"{name}.svg"
+        drawing = figure.read_text(encoding="utf-8") if figure.is_file() else ""
+        sections.append(Section(name, table, drawing, decimals.get(name)))
     origin = read_provenance(results / "tables" / f"{sections[0].name}.parquet")
     write_text(output, render(sections, origin, json.loads(config)))
 

@@ -36,7 +36,7 @@ def main(
     ----------
     variant: the variant's name
     card: JSON, the part of its card that decides what it computes
-    runtime: JSON: name, device, dtype, compile, threads
+    runtime: JSON: name, device, dtype, attention, compile, threads
     weights: JSON list of the folders with checkpoint files
     images: Parquet file of images
     instances: Parquet file of instances
@@ -60,16 +60,16 @@ def main(
     )
 
     device, digests = "", []
-    state = what.availability(folders)
+    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
+    state = what.availability(folders, execution)
     if state == OK:
-        execution = Runtime(**{**how, "threads": how.get("threads") or threads})
         model = build(what, execution, folders)
         device = execution.device_name()
         digests = [sha256(path) for path in what.weights(folders) or []]
         tasks = plan(part, truth, planned)
         scores = evaluate(model, tasks, len(planned), rules, f"segany {variant} {shard}")
     else:
-        print(f"segany {variant}: {state}: {what.explain(folders)}", file=sys.stderr)
+        print(f"segany {variant}: {state}: {what.explain(folders, execution)}", file=sys.stderr)
         scores = Scores(len(planned), state)
     table: pd.DataFrame = result_table(planned, truth, scores)
     origin = provenance([card, runtime, selections, shard], device, weights_sha256=",".join(digests))

@@ -39,7 +39,7 @@ def main(
     kind: quality or time
     variant: the variant's name
     card: JSON, the part of its card that decides what it computes
-    runtime: JSON: name, device, dtype, compile, threads
+    runtime: JSON: name, device, dtype, attention, compile, threads
     weights: JSON list of the folders with checkpoint files
     sampler: such as grid_32
     detector: JSON, the card of the variant whose boxes object_aware takes, with its name
@@ -66,7 +66,7 @@ def main(
     cards = [Card(name=variant, family="", **json.loads(card))]
     if way.kind == OBJECT_AWARE:
         cards.append(Card(family="", **json.loads(detector)))
-    missing = next((c for c in cards if c.availability(folders) != OK), None)
+    missing = next((c for c in cards if c.availability(folders, execution) != OK), None)
     device, digests = "", []
     if missing is None:
         models: list[Variant] = [build(c, execution, folders) for c in cards]
@@ -79,8 +79,8 @@ def main(
             keep = masks is not None
             records, kept = segevery.measure_quality(models[0], way, tasks, thresholds, detect, keep)
     else:
-        state = missing.availability(folders)
-        print(f"segevery {missing.name}: {state}: {missing.explain(folders)}", file=sys.stderr)
+        state = missing.availability(folders, execution)
+        print(f"segevery {missing.name}: {state}: {missing.explain(folders, execution)}", file=sys.stderr)
         records = segevery.status_table(tasks, state)
     origin = provenance(
         [card, runtime, sampler, detector, settings, count, warmup], device, weights_sha256=",".join(digests)

@@ -14,15 +14,17 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import rlemasklib
 from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from sambench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What `Index.counts` reports, always all of it. The first three are instances left out.
 SKIPPED_AREA = "skipped_area_below_1"
@@ -101,6 +103,9 @@ def index(annotations: Path, images: Path, *, image_limit: int | None = None) ->
     if not drawn:
         expected = "at least one instance with a mask"
         raise _refusal(annotations, "annotations", expected, f"none in {len(rows)}", "add segmentations")
+
+    import pandas as pd  # takes longer than all else does for a command that wants the checks only
+
     return Index(
         images=pd.DataFrame(sorted(pictures.values()), columns=list(_Image._fields)).astype(
             {"image_id": "int64", "width": "int32", "height": "int32"}

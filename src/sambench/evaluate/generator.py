@@ -8,6 +8,7 @@ copies, boxes and areas come from run-lengths, and never more than a slice of ma
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -366,12 +367,14 @@ def _stable(
 
     Mask and confident pixels are (H, W) bool on the CPU; the latter None where they are not wanted.
     """
-    if not low.dtype.is_floating_point:  # masks as they are: no threshold moves them
+    bar = settings.stability_score_thresh
+    if not low.dtype.is_floating_point:  # masks as they are: no threshold moves them, and empty ones have no score
         for row, mask in enumerate(upsampling.masks(low).cpu().numpy()):
-            yield row, 1.0, mask, mask if confident else None
+            if mask.any() or bar <= 0:
+                yield row, 1.0 if mask.any() else math.nan, mask, mask if confident else None
         return
     full = upsampling.logits(low)
-    middle, offset, bar = upsampling.threshold, settings.stability_score_offset, settings.stability_score_thresh
+    middle, offset = upsampling.threshold, settings.stability_score_offset
     bounds = (middle + offset, middle - offset)
     if full.is_cuda:
         counts = torch.stack([(full > bound).sum((1, 2)) for bound in bounds]).cpu()

@@ -16,8 +16,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sambench.errors import InputError
+from sambench.measure.onnx_cost import PRODUCTS, onnx_cost
 from sambench.variants.base import MaskCandidates, Prompts, Runtime
 from sambench.variants.neural import NeuralVariant
 from sambench.variants.registry import Card, build
@@ -43,6 +45,7 @@ BOX = (200.0, 130.0, 600.0, 400.0)
 SEEN = frozenset(
     {"linear", "matmul", "addmm", "baddbmm", "einsum"}
     | {f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3)}
+    | set(PRODUCTS)  # of an ONNX graph: counted once, for both counters
 )
 EINSUM = "einsum"
 
@@ -79,24 +82,42 @@ class Cost:
     on_meta: bool
 
 
-def count(card: Card, size: tuple[int, int] = IMAGE_SIZE) -> Cost:
-    """Parameters and operations of a variant, with random weights, for an image of `size` (height, width).
+def count(card: Card, size: tuple[int, int] = IMAGE_SIZE, folders: Iterable[Path] = ()) -> Cost:
+    """Parameters and operations of a variant, for an image of `size` (height, width).
 
-    Raises InputError when the variant cannot be built without its checkpoint, or not at all.
+    Weights are random, since they change no count; only an encoder that is an ONNX file is looked up in `folders`.
+
+    Raises InputError when the variant cannot be built, or not without its ONNX file.
     """
+    folders = list(folders)
+    graphs = [path for path in card.weights(folders) or [] if path.suffix == ".onnx"]
     # An import may make tensors, and a package of a variant's own is imported while it is built: neither under meta.
     importlib.import_module(card.builder.partition(":")[0])
     if not card.module:
         try:
             with torch.device("meta"):
-                variant = build(card, Runtime(device="meta"), random_weights=True)
+                variant = build(card, Runtime(device="meta"), folders, random_weights=True)
             return count_variant(_network(variant), size)
         except InputError:
             raise
         except Exception as error:  # whatever needs a value: if it is a bug, it shows itself again on the CPU
             reason = str(error).partition("\n")[0]
             print(f"{card.name}: counted on the CPU, not on the meta device: {reason}", file=sys.stderr)
-    return count_variant(_network(build(card, Runtime(device="cpu"), random_weights=True)), size)
+    variant = build(card, Runtime(device="cpu"), folders, random_weights=not graphs)
+    return _with_graphs(count_variant(_network(variant), size), graphs)
+
+
+def _with_graphs(cost: Cost, graphs: Sequence[Path]) -> Cost:
+    """Add what runs in onnxruntime, where no counter of torch sees it, to the image encoder."""
+    for path in graphs:
+        extra, functions = onnx_cost(path)
+        flops, seen = sum(functions.values()), cost.operations[IMAGE_ENCODER]
+        encoder = Operations(
+            seen.flops + flops, seen.macs + flops // 2, seen.products + flops, {**seen.functions, **functions}
+        )
+        parameters = {**cost.parameters, IMAGE_ENCODER: cost.parameters[IMAGE_ENCODER] + extra}
+        cost = Cost(parameters, {**cost.operations, IMAGE_ENCODER: encoder}, cost.on_meta)
+    return cost
 
 
 def _network(variant: Any) -> NeuralVariant:
@@ -150,9 +171,7 @@ def parameters(network: nn.Module) -> dict[str, int]:
     return dict(zip(PARTS, (size(network) - prompt - decoder, prompt, decoder, 0), strict=True))
 
 
-def operations(
-    network: nn.Module, step: Callable[[], Any], inner: nn.Module | None
-) -> tuple[Operations, Operations]:
+def operations(network: nn.Module, step: Callable[[], Any], inner: nn.Module | None) -> tuple[Operations, Operations]:
     """Operations of a call into a network: outside of its part `inner`, and inside of it."""
     flops, macs = _calflops(network, step, inner)
     products, functions = _products(step, inner)
@@ -196,12 +215,12 @@ def _calflops(
             whole()
         # Each module once, unlike calflops' own sum over children, which counts a shared module twice.
         inside = set(inner.modules()) if inner is not None else set()
-        counts = [(m in inside, m.__flops__, m.__macs__) for m in whole.modules()]
+        counts: list[tuple[bool, Any, Any]] = [(m in inside, m.__flops__, m.__macs__) for m in whole.modules()]
     finally:
         pipeline.end_flops_calculate()
         calflops.module_flop_count.clear()
         calflops.module_mac_count.clear()
-    flops, macs = ([sum(c[i] for c in counts if c[0] == where) for where in (False, True)] for i in (1, 2))
+    flops, macs = ([sum(int(c[i]) for c in counts if c[0] == where) for where in (False, True)] for i in (1, 2))
     return (flops[0], flops[1]), (macs[0], macs[1])
 
 

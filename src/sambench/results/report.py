@@ -15,21 +15,34 @@ from sambench.results.tables import overview, presentable
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the report with its figure as SVG text."""
+    """A table of the report. figure: SVG text. decimals: see `presentable`."""
 
     name: str
-    title: str
-    explanation: str
     table: pd.DataFrame
     figure: str = ""
+    decimals: Mapping[str, int] | None = None
 
 
+TITLES = {
+    "boxes": "Box prompts",
+    "points": "Point prompts",
+    "segevery": "Segment everything",
+    "efficiency": "Efficiency",
+    "efficiency_parts": "Efficiency by part",
+    "segany_time": "Time of promptable segmentation",
+}
 EXPLANATIONS = {
     "boxes": "Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over "
-    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box, every side "
+    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box, each side "
     "moved by about a tenth of its extent.",
     "points": "Mean IoU in per cent of the masks that point prompts give. box_center is the centre of the annotation's "
     "box, mask_center the pixel deepest inside the mask, random_k k pixels of the mask, click_k k interactive clicks.",
+    "segevery": "All masks of an image without a prompt: milliseconds an image, masks an image, and AR, the average "
+    "recall in per cent of the ground truth by the best 100 or 1,000 masks, whatever their class.",
+    "efficiency": "Parameters (M), FLOPs and MACs (G) of one image with one box, counted, not timed; they need no "
+    "weights. EER is the mean of the three relative to SAM-H, in per cent.",
+    "efficiency_parts": "The same by part of the network.",
+    "segany_time": "Milliseconds for one image and for one more box, and the cumulative time of 10, 20, ... boxes.",
 }
 
 
@@ -42,11 +55,11 @@ def render(sections: Sequence[Section], provenance: Mapping[str, str], config: M
         sections=[
             {
                 "name": section.name,
-                "title": section.title,
-                "explanation": section.explanation,
+                "title": TITLES[section.name],
+                "explanation": EXPLANATIONS[section.name],
                 "figure": Markup(section.figure),
-                "overview": _html(overview(section.table)),
-                "table": _html(presentable(section.table)),
+                "overview": _html(overview(section.table), "overview") if "selection" in section.table else "",
+                "table": _html(presentable(section.table, section.decimals), "full"),
             }
             for section in sections
         ],
@@ -56,5 +69,6 @@ def render(sections: Sequence[Section], provenance: Mapping[str, str], config: M
     )
 
 
-def _html(table: pd.DataFrame) -> Markup:
-    return Markup(table.to_html(index=False, border=0, classes="table", escape=True))
+def _html(table: pd.DataFrame, kind: str) -> Markup:
+    """A table as HTML; cells that are words lie left, numbers right."""
+    return Markup(table.to_html(index=False, border=0, classes=f"table {kind}", escape=True))

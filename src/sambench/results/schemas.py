@@ -120,6 +120,79 @@ EVERYTHING = pa.schema(
     ]
 )
 
+# What one variant costs, one row a part; where nothing could be counted a single row without a part says why.
+# flops, macs: by calflops. products: FLOPs of products and convolutions by torch. unseen: JSON, those of them that
+# calflops does not see, by function.
+COST = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("variant", "part")],
+        *[pa.field(n, pa.int64()) for n in ("parameters", "flops", "macs", "products", "checkpoint_bytes")],
+        *[pa.field(n, pa.string()) for n in ("unseen", "status")],
+    ]
+)
+# The table `efficiency`: params_m, flops_g and macs_g of the image path, params_official_m of the whole official model;
+# eer and difference (of products_g against flops_g) in per cent; checkpoint_mb in 10^6 bytes.
+EFFICIENCY = pa.schema(
+    [
+        pa.field("variant", pa.string()),
+        *[pa.field(n, pa.float64()) for n in ("params_m", "flops_g", "macs_g", "eer")],
+        pa.field("input_size", pa.int32()),
+        *[pa.field(n, pa.float64()) for n in ("params_official_m", "checkpoint_mb", "products_g", "difference")],
+        *[pa.field(n, pa.string()) for n in ("explanation", "status")],
+    ]
+)
+# The table `efficiency_parts`: the same by part.
+EFFICIENCY_PARTS = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("variant", "part")],
+        *[pa.field(n, pa.float64()) for n in ("params_m", "flops_g", "macs_g", "products_g")],
+    ]
+)
+
+# Times of one variant and runtime, one row an image and pass; decode_ms and upsample_ms have one number a box.
+# requested_mib: what was asked for when memory ran out; peak_memory_mib then is what was in use before.
+LATENCY = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("pass", pa.int32()),
+        *[pa.field(n, pa.float64()) for n in ("prepare_ms", "encode_ms")],
+        *[pa.field(n, pa.list_(pa.float64())) for n in ("decode_ms", "upsample_ms")],
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib")],
+        pa.field("status", pa.string()),
+    ]
+)
+# The table `segany_time`, see results/latency_table.py. weights: checkpoint, random or none. first_ms: the first call,
+# compilation included. others: cores that other processes kept busy meanwhile; busy: whether that spoils the timing.
+SEGANY_TIME = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        pa.field("boxes", pa.int32()),
+        *[
+            pa.field(n, pa.float64())
+            for n in (
+                *("cumulative_ms", "cumulative_low", "cumulative_high", "segany_ms", "prepare_ms", "encode_ms"),
+                *("decode_ms", "upsample_ms", "p50", "p90"),
+            )
+        ],
+        pa.field("n", pa.int64()),
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "first_ms", "others")],
+        pa.field("threads", pa.int32()),
+        pa.field("busy", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)
+
+
+# The tables by name.
+TABLES = {
+    "boxes": ACCURACY,
+    "points": ACCURACY,
+    "segevery": EVERYTHING,
+    "efficiency": EFFICIENCY,
+    "efficiency_parts": EFFICIENCY_PARTS,
+    "segany_time": SEGANY_TIME,
+}
+
 
 def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema, provenance: Mapping[str, str]) -> None:
     """Write rows under a schema, with provenance in the file's metadata, to a temporary name first.

@@ -95,21 +95,31 @@ def split_by_prompt(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {"boxes": table[is_box].reset_index(drop=True), "points": table[~is_box].reset_index(drop=True)}
 
 
-def write_table(folder: Path, name: str, table: pd.DataFrame, schema: pa.Schema, provenance: Mapping[str, str]) -> None:
-    """Write a table as Parquet (the truth), CSV, Markdown and LaTeX."""
+def write_table(
+    folder: Path,
+    name: str,
+    table: pd.DataFrame,
+    schema: pa.Schema,
+    provenance: Mapping[str, str],
+    decimals: Mapping[str, int] | None = None,
+) -> None:
+    """Write a table as Parquet (the truth), CSV, Markdown and LaTeX; `decimals` are those of `presentable`."""
     write_parquet(folder / f"{name}.parquet", table, schema, provenance)
     write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    shown = presentable(table)
+    shown = presentable(table, decimals)
     write_text(folder / f"{name}.md", shown.to_markdown(index=False, disable_numparse=True) + "\n")
     write_text(folder / f"{name}.tex", shown.to_latex(index=False, escape=True))
 
 
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: one decimal, interval in one column, a dash and the status where there is no number."""
+def presentable(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """A table for people: one decimal or as many as `decimals` says of a column, interval in one column, a dash and the
+    status where there is no number."""
     shown = table.copy()
     floats = [name for name in shown.columns if pd.api.types.is_float_dtype(table[name])]
     for name in floats:
-        shown[name] = [f"{value:.1f}" if pd.notna(value) else "–" for value in table[name]]
+        digits = (decimals or {}).get(name, 1)
+        shown[name] = [f"{value:.{digits}f}" if pd.notna(value) else "–" for value in table[name]]
+    shown = shown.astype(object).where(shown.notna(), "–")
     if {"miou_low", "miou_high"} <= set(shown.columns):
         pairs = zip(shown["miou_low"], shown["miou_high"], strict=True)
         interval = ["–" if "–" in pair else f"{pair[0]} to {pair[1]}" for pair in pairs]

@@ -30,6 +30,8 @@ class Runtime:
     device: `auto` (CUDA when there is one), `cpu`, `cuda` or `cuda:N`.
     dtype: `float32`, `bfloat16` or `float16`, of weights and activations. Prompt coordinates and positional
         encodings stay float32 whatever it says: bf16 knows only every fourth pixel at 1024.
+    attention: `native`, each family's own code, or `sdpa`: torch's fused kernel also where segment-anything spells
+        attention out; relative positions become its bias.
     compile: whether the image encoder goes through torch.compile.
     threads: CPU threads of torch; None leaves torch's own choice.
     """
@@ -37,8 +39,14 @@ class Runtime:
     name: str = "eager"
     device: str = "auto"
     dtype: str = "float32"
+    attention: str = "native"
     compile: bool = False
     threads: int | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device."""
+        return self.dtype == "float32" and self.attention == "native" and not self.compile
 
     def torch_device(self) -> torch.device:
         """The device, with `auto` resolved; also applies `threads`."""

@@ -24,9 +24,7 @@ def relative_table(positions: torch.Tensor, length: int) -> torch.Tensor:
     return positions.unfold(0, length, 1).flip(-1)
 
 
-def relative_bias(
-    q: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
+def relative_bias(q: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """What SAM adds to the attention of each pair of cells: q (B, n, H*W, C) -> (B, n, H*W, H*W).
 
     rows (2H - 1, C), columns (2W - 1, C): embeddings of the distance along each axis; q is not scaled.

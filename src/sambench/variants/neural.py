@@ -12,6 +12,7 @@ from torch import nn
 
 from sambench.errors import InputError
 from sambench.variants.base import Features, Prompts, Runtime, Variant
+from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import looks_like, read_checkpoint
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class NeuralVariant(Variant):
             if value.is_floating_point() and value.dtype != self.dtype:
                 value.copy_(exact[name])
         self.module.train().eval()
+        if self.runtime.attention == "sdpa":
+            fuse_attention(self.module)
         if self.runtime.compile:
             self.compile()
 
@@ -136,6 +139,12 @@ class NeuralVariant(Variant):
             for i, image in enumerate(prepared)
         ]
 
+    def on_device(self, values: torch.Tensor) -> torch.Tensor:
+        """A CPU tensor on the device. From pinned memory a GPU copies it while the CPU goes on."""
+        if self.device.type != "cuda":
+            return values.to(self.device)
+        return values.pin_memory().to(self.device, non_blocking=True)
+
     def tensor_points(
         self, prompts: Prompts, scale: tuple[float, float]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -150,7 +159,7 @@ class NeuralVariant(Variant):
                 return None
             if factor is not None:
                 values = (values.astype(np.float64) * factor).astype(np.float32)
-            return torch.as_tensor(values, device=self.device)
+            return self.on_device(torch.as_tensor(values))
 
         xy = np.array(scale)
         return move(prompts.points, xy), move(prompts.labels, None), move(prompts.boxes, np.tile(xy, 2))

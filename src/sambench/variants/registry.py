@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError, near_matches
-from sambench.status import NO_WEIGHTS, NOT_AVAILABLE, NOT_INSTALLED, OK
+from sambench.status import NO_WEIGHTS, NOT_AVAILABLE, NOT_INSTALLED, OK, UNSUPPORTED_RUNTIME
 
 if TYPE_CHECKING:
     from sambench.variants.base import Runtime, Variant
@@ -27,6 +27,7 @@ class Card:
         when there is no public code.
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
+    plain_only: it has no torch network whose dtype, attention or compilation a runtime could change.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Card:
     prompts: Sequence[str] = ()
     selection: str = "argmax"
     checkpoints: Sequence[Mapping[str, Any]] = ()
+    plain_only: bool = False
     module: str = ""
     extra: str = ""
     licence_code: str = ""
@@ -59,21 +61,25 @@ class Card:
             paths.append(path)
         return paths
 
-    def availability(self, folders: Iterable[Path]) -> str:
-        """`ok`, or why the variant cannot yield an accuracy here."""
+    def availability(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
+        """`ok`, or why the variant cannot yield an accuracy here (in that runtime)."""
         if not self.builder:
             return NOT_AVAILABLE
         if self.module and importlib.util.find_spec(self.module) is None:
             return NOT_INSTALLED
+        if self.plain_only and runtime is not None and not runtime.plain:
+            return UNSUPPORTED_RUNTIME
         return OK if self.weights(folders) is not None else NO_WEIGHTS
 
-    def explain(self, folders: Iterable[Path]) -> str:
+    def explain(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
         """One line on what is missing and how to get it; empty when the variant is ready."""
-        state = self.availability(folders)
+        state = self.availability(folders, runtime)
         if state == NOT_AVAILABLE:
             return self.reason
         if state == NOT_INSTALLED:
             return f"needs the package `{self.module}`: pip install 'sambench[{self.extra}]'"
+        if state == UNSUPPORTED_RUNTIME:
+            return "choose a runtime with dtype float32, attention native and compile false, such as eager"
         if state == NO_WEIGHTS:
             files = ", ".join(c["file"] for c in self.checkpoints)
             sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
@@ -105,12 +111,13 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
 
     random_weights: leave the weights as they are initialised; for efficiency and parity, never for an accuracy.
 
-    Raises InputError when code, package or weights are missing.
+    Raises InputError when code, package or weights are missing, or the variant cannot run in this runtime.
     """
     folders = list(folders)
-    state = card.availability(folders)
+    state = card.availability(folders, runtime)
     if state != OK and not (state == NO_WEIGHTS and random_weights):
-        raise InputError(card.name, expected="a variant that can run", found=state, remedy=card.explain(folders))
+        remedy = card.explain(folders, runtime)
+        raise InputError(card.name, expected="a variant that can run", found=state, remedy=remedy)
     module, _, function = card.builder.partition(":")
     variant: Variant = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
     variant.name = card.name

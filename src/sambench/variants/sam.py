@@ -54,9 +54,25 @@ class SamNetwork(nn.Module):
         self.mask_decoder = mask_decoder
 
 
+class MaskedPromptEncoder(PromptEncoder):
+    """SAM's prompt encoder without its indexing by masks, for which the CPU would wait for the GPU five times."""
+
+    def _embed_points(self, points: torch.Tensor, labels: torch.Tensor, pad: bool) -> torch.Tensor:
+        """points (N, P, 2) in the frame, labels (N, P) -> (N, P, 256), or (N, P + 1, 256) with a padding point."""
+        points = points + 0.5
+        if pad:
+            points, labels = F.pad(points, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1)
+        labels = labels[..., None]
+        embedding = self.pe_layer.forward_with_coords(points, self.input_image_size)
+        embedding = torch.where(labels == -1, self.not_a_point_embed.weight, embedding)
+        for label in (0, 1):
+            embedding = torch.where(labels == label, embedding + self.point_embeddings[label].weight, embedding)
+        return embedding
+
+
 def sam_prompt_encoder() -> PromptEncoder:
     """SAM's prompt encoder for a 64x64 embedding of a 1024 frame."""
-    return PromptEncoder(
+    return MaskedPromptEncoder(
         embed_dim=256, image_embedding_size=(64, 64), input_image_size=(FRAME, FRAME), mask_in_chans=16
     )
 
@@ -104,8 +120,8 @@ class SamVariant(NeuralVariant):
         return Prepared(np.asarray(resized), image.shape[:2])
 
     def pixels(self, prepared: Prepared) -> torch.Tensor:
-        x = torch.tensor(prepared.image, device=self.device).permute(2, 0, 1)[None].contiguous()
-        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+        x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous()
+        mean, std = (self.on_device(torch.tensor(v).view(1, 3, 1, 1)) for v in (PIXEL_MEAN, PIXEL_STD))
         height, width = prepared.image.shape[:2]
         return F.pad((x - mean) / std, (0, self.pixel_size - width, 0, self.pixel_size - height))
 

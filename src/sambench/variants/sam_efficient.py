@@ -33,9 +33,9 @@ class EfficientViTSamVariant(SamVariant):
                 module.eps = 1e-6
 
     def pixels(self, prepared: Prepared) -> torch.Tensor:
-        x = torch.tensor(prepared.image, device=self.device).permute(2, 0, 1)[None].contiguous().float() / 255
+        x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous().float() / 255
         mean, std = (
-            torch.tensor([v / 255 for v in values], device=self.device).view(1, 3, 1, 1)
+            self.on_device(torch.tensor([v / 255 for v in values]).view(1, 3, 1, 1))
             for values in (PIXEL_MEAN, PIXEL_STD)
         )
         height, width = prepared.image.shape[:2]

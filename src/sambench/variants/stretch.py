@@ -61,7 +61,7 @@ class StretchVariant(NeuralVariant):
         return Stretched((x - mean) / std, image.shape[:2])
 
     def pixels(self, prepared: Stretched) -> torch.Tensor:
-        return prepared.pixels.to(self.device)
+        return self.on_device(prepared.pixels)
 
     def sizes(self, prepared: Stretched) -> tuple[tuple[int, int], tuple[int, int]]:
         return prepared.original_size, (self.pixel_size, self.pixel_size)
@@ -75,7 +75,7 @@ class StretchVariant(NeuralVariant):
             assert points is not None and labels is not None  # Prompts holds boxes or points
             return points, labels
         corners = boxes.view(-1, 2, 2)
-        corner_labels = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], device=self.device).expand(len(boxes), 2)
+        corner_labels = self.on_device(torch.tensor([TOP_LEFT, BOTTOM_RIGHT])).expand(len(boxes), 2)
         if points is None or labels is None:
             return corners, corner_labels
         return torch.cat([corners, points], dim=1), torch.cat([corner_labels, labels], dim=1)

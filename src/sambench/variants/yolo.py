@@ -199,7 +199,7 @@ class YoloSegVariant(NeuralVariant):
         return Prepared(self.letterbox(image=image), image.shape[:2])
 
     def pixels(self, prepared: Prepared) -> torch.Tensor:
-        x = torch.tensor(prepared.image, device=self.device).permute(2, 0, 1)[None].contiguous()
+        x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous()
         return x.float().div_(255)
 
     def sizes(self, prepared: Prepared) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
-from timm.models.tiny_vit import TinyVit
+from timm.models.tiny_vit import Attention, TinyVit
 from torch import nn
 
 TINY_VIT_RENAMES = [
@@ -33,6 +33,14 @@ TINY_VIT_DEAD_KEYS = [
 ]
 
 
+class WindowAttention(Attention):
+    """timm's attention with the bias in four dimensions: with three, torch leaves its fused kernel on the CPU."""
+
+    def get_attention_biases(self, device: torch.device) -> torch.Tensor:
+        """(1, heads, N, N) for the N cells of a window."""
+        return super().get_attention_biases(device)[None]
+
+
 class TinyViTEncoder(nn.Module):
     """(B, 3, 1024, 1024) -> (B, 256, 64, 64)."""
 
@@ -49,6 +57,9 @@ class TinyViTEncoder(nn.Module):
         backbone: Any = self.backbone  # torch types the attributes of a module as tensors
         backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
         backbone.head = nn.Identity()
+        for module in backbone.modules():
+            if type(module) is Attention:
+                module.__class__ = WindowAttention
         self.neck = nn.Sequential(
             nn.Conv2d(320, 256, 1, bias=False),
             LayerNorm2d(256),

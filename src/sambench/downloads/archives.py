@@ -1,0 +1,107 @@
+"""Unpacking archives of strangers: only plain files and folders, and nothing outside of the folder given."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from sambench.downloads.transfer import check_space
+from sambench.errors import InputError
+from sambench.progress import track
+
+# RuntimeError is how zipfile says that a member is encrypted, NotImplementedError that it is packed in an unknown way.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError, NotImplementedError),
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    kind: str  # file, folder, or what else it is
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive into an empty folder.
+
+    All names are looked at before the first file is written.
+
+    Raises InputError for a damaged or encrypted archive, a path that leaves the folder, a link or a special file, and
+    a disk that is too small.
+    """
+    try:
+        with _members(archive) as members:
+            files = [member for member in members if member.kind != "folder"]
+            for member in members:
+                _check(archive, member)
+            check_space(folder, sum(member.size for member in files))
+            for member in track(files, len(files), f"unpacking {archive.name}"):
+                _write(archive, member, folder)
+    except _DAMAGE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise _refusal(archive, "an archive that can be unpacked", reason) from None
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            yield [
+                _Member(info.filename, info.file_size, _zip_kind(info), lambda info=info: packed.open(info))  # type: ignore[misc]
+                for info in packed.infolist()
+            ]
+    else:
+        with tarfile.open(archive) as packed:
+            yield [
+                _Member(info.name, info.size, _tar_kind(info), lambda info=info: packed.extractfile(info))  # type: ignore[misc]
+                for info in packed.getmembers()
+            ]
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+    if info.is_dir():
+        return "folder"
+    return "file" if mode in (0, stat.S_IFREG) else "link" if mode == stat.S_IFLNK else "special file"
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.isdir():
+        return "folder"
+    return "file" if info.isreg() else "link" if info.issym() or info.islnk() else "special file"
+
+
+def _check(archive: Path, member: _Member) -> None:
+    if member.kind not in ("file", "folder"):
+        raise _refusal(archive, "files and folders only", f"the {member.kind} {member.name!r}")
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name or "\0" in member.name:
+        raise _refusal(archive, "paths that stay in the folder", repr(member.name))
+
+
+def _write(archive: Path, member: _Member, folder: Path) -> None:
+    path = folder / member.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = member.open()
+        assert stream is not None  # a plain file, _check has seen to it
+        with stream, path.open("xb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except (FileExistsError, NotADirectoryError):
+        raise _refusal(archive, "every path once", repr(member.name)) from None
+
+
+def _refusal(archive: Path, expected: str, found: str) -> InputError:
+    return InputError(archive, expected=expected, found=found, remedy="nothing of it was used")

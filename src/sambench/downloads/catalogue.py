@@ -1,0 +1,210 @@
+"""What can be fetched: the rows of config/downloads.tsv and the checkpoints that the cards of variants name."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sambench.config import CONFIG_FOLDER, Study
+from sambench.errors import InputError, near_matches
+from sambench.variants.registry import Card
+
+COLUMNS = (
+    *("name", "kind", "file", "urls", "bytes", "sha256", "md5", "git_blob"),
+    *("licence", "unpack", "target", "note"),
+)
+KINDS = ("images", "annotations", "boxes", "weights")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_DIGESTS = {"sha256": 64, "md5": 32, "git_blob": 40}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch, what is known to check it by, and where it belongs.
+
+    file: its name on the server and in the cache; urls: the addresses that serve it, tried in this order.
+    bytes, sha256, md5, git_blob: of what the addresses serve, an archive included; None or empty when nobody says.
+        git_blob is what `git hash-object` gives, for files that are kept in a git repository.
+    unpack: the path in the archive that `target` stands for; empty for a file that stays as it is.
+    target: where the study looks for it, relative to the working directory.
+    """
+
+    name: str
+    kind: str
+    file: str
+    urls: Sequence[str]
+    target: Path
+    bytes: int | None = None
+    sha256: str = ""
+    md5: str = ""
+    git_blob: str = ""
+    licence: str = ""
+    unpack: str = ""
+    note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The strongest digest known, such as `sha256 4f7e...`; empty when there is none."""
+        return next((f"{kind} {getattr(self, kind)}" for kind in _DIGESTS if getattr(self, kind)), "")
+
+    def facts(self) -> str:
+        """What the file must be, for a message."""
+        return ", ".join(filter(None, (f"{self.bytes} bytes" if self.bytes else "", self.digest))) or "unknown content"
+
+    def problem(self, path: Path) -> str:
+        """What is wrong with the content of a file, in a few words; empty when it is what it should be."""
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        if head.startswith(b"<"):
+            return "a web page"
+        if head.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer"
+        if not size or (self.bytes is not None and size != self.bytes):
+            return f"{size} bytes"
+        for kind in _DIGESTS:
+            if (expected := getattr(self, kind)) and (found := file_digest(path, kind)) != expected:
+                return f"{kind} {found}"
+        return ""
+
+
+def file_digest(path: Path, kind: str) -> str:
+    """The digest of a file in hexadecimal; kind: sha256, md5 or git_blob."""
+    hasher = hashlib.new("sha1" if kind == "git_blob" else kind, usedforsecurity=False)
+    if kind == "git_blob":
+        hasher.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def read_table(path: Path | None = None) -> dict[str, Download]:
+    """The rows of a table of downloads by name; config/downloads.tsv unless another is given.
+
+    Tabs separate the columns, spaces the addresses; lines that begin with # are comments.
+
+    Raises InputError, naming line and column, for anything that is not as COLUMNS and KINDS have it.
+    """
+    path = path or CONFIG_FOLDER / "downloads.tsv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, expected="a table of downloads", found=error) from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line and line[0] != "#"]
+    rows = csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE)
+    found: dict[str, Download] = {}
+    for (number, _), row in zip(lines, rows, strict=True):
+        if number == lines[0][0]:
+            if tuple(row) != COLUMNS:
+                raise InputError(path, f"line {number}", expected=f"the columns {', '.join(COLUMNS)}", found=row)
+            continue
+        if len(row) != len(COLUMNS):
+            raise InputError(path, f"line {number}", expected=f"{len(COLUMNS)} columns", found=len(row))
+        item = _item(dict(zip(COLUMNS, row, strict=True)), path, number)
+        if item.name in found:
+            raise InputError(path, f"line {number}: name", expected="a name of its own", found=item.name)
+        found[item.name] = item
+    return found
+
+
+def _item(row: dict[str, str], path: Path, line: int) -> Download:
+    def check(column: str, good: object, expected: str) -> None:
+        if not good:
+            raise InputError(path, f"line {line}: {column}", expected=expected, found=row[column] or "nothing")
+
+    check("name", _NAME.fullmatch(row["name"]), "letters, digits and _.+-")
+    check("kind", row["kind"] in KINDS, f"one of {', '.join(KINDS)}")
+    check("file", _NAME.fullmatch(row["file"]), "a file name")
+    urls = row["urls"].split()
+    check("urls", urls and all(urlsplit(url).scheme in ("http", "https") for url in urls), "addresses, http or https")
+    check("bytes", re.fullmatch(r"([1-9]\d*)?", row["bytes"]), "a whole number or nothing")
+    for kind, length in _DIGESTS.items():
+        check(kind, re.fullmatch(rf"([0-9a-f]{{{length}}})?", row[kind]), f"{length} hexadecimal digits or nothing")
+    for column in ("unpack", "target"):
+        inner = PurePosixPath(row[column])
+        check(column, not inner.is_absolute() and ".." not in inner.parts, "a relative path without ..")
+    check("target", row["target"], "a path")
+    check("unpack", bool(row["unpack"]) == row["file"].endswith(ARCHIVES), "a path for an archive, else nothing")
+    size = int(row["bytes"]) if row["bytes"] else None
+    return Download(**{**row, "urls": urls, "bytes": size, "target": Path(row["target"])})  # type: ignore[arg-type]
+
+
+def from_checkpoints(
+    checkpoints: Iterable[Mapping[str, Any]], folders: Sequence[Path], licence: str = ""
+) -> list[Download]:
+    """The checkpoints of a card as downloads; each belongs where it already lies, else into the first weights folder.
+
+    Where the address is of an archive and the file is none, size and digests are those of the archive.
+    """
+    items = []
+    for checkpoint in checkpoints:
+        file, url = checkpoint["file"], checkpoint.get("url", "")
+        served = PurePosixPath(unquote(urlsplit(url).path)).name
+        packed = served.endswith(ARCHIVES) and not file.endswith(ARCHIVES)
+        target = next((folder / file for folder in folders if (folder / file).is_file()), folders[0] / file)
+        facts = {name: checkpoint[name] for name in ("bytes", *_DIGESTS) if name in checkpoint}
+        archive = {"file": served, "unpack": file} if packed else {"file": file}
+        items.append(
+            Download(
+                name=file, kind="weights", urls=[url] if url else [], target=target, licence=licence, **facts, **archive
+            )
+        )
+    return items
+
+
+def from_card(card: Card, folders: Sequence[Path]) -> list[Download]:
+    """The checkpoints of a variant as downloads; none when it has no code to run them."""
+    return from_checkpoints(card.checkpoints if card.builder else (), folders, card.licence_weights)
+
+
+def selected(study: Study) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """What a study needs: names of the table of downloads, and checkpoints of its variants.
+
+    Datasets and detectors name theirs in `downloads`.
+    """
+    chosen, config = study.config["study"], study.config
+    names = [
+        name
+        for registry in ("datasets", "detectors")
+        for entry in chosen.get(registry, [])
+        for name in config.get(registry, {}).get(entry, {}).get("downloads", [])
+    ]
+    variants = list(chosen["variants"])
+    if "object_aware" in chosen.get("samplers", []):
+        variants.append(config["segevery"]["detector"])
+    cards = [study.cards[variant] for variant in variants]
+    return list(dict.fromkeys(names)), [file for card in cards if card.builder for file in card.checkpoints]
+
+
+def find(
+    names: Iterable[str], table: Mapping[str, Download], cards: Mapping[str, Card], folders: Sequence[Path]
+) -> list[Download]:
+    """The downloads that names mean: rows of the table, all rows of a kind, or the checkpoints of a variant.
+
+    Raises InputError with near matches for any other name.
+    """
+    items: list[Download] = []
+    for name in names:
+        if name in table:
+            items.append(table[name])
+        elif name in cards:
+            items += from_card(cards[name], folders)
+        elif rows := [item for item in table.values() if item.kind == name]:
+            items += rows
+        else:
+            known = {
+                *table,
+                *(item.kind for item in table.values()),
+                *(c.name for c in cards.values() if c.checkpoints),
+            }
+            raise InputError("downloads", name, expected="a name of the list", remedy=near_matches(name, known))
+    return list({item.name: item for item in items}.values())

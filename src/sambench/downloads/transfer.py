@@ -1,0 +1,262 @@
+"""One file over HTTP into a `.part` file, taken up again where the last attempt ended, and checked at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx2
+
+import sambench
+from sambench.downloads.catalogue import Download
+from sambench.downloads.meter import Meter, metered
+from sambench.errors import InputError
+
+# Answers that may be another one in a moment; every other one from 400 on is final.
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
+
+
+@dataclass(frozen=True)
+class Patience:
+    """connect, read: seconds without an answer or a byte. attempts: how many in a row may bring no new byte.
+    pause: seconds before the second attempt, twice as long before each further one."""
+
+    connect: float = 20.0
+    read: float = 60.0
+    attempts: int = 5
+    pause: float = 1.0
+
+
+class Refusal(Exception):
+    """An address does not give the file; another one may."""
+
+
+class Interruption(Exception):
+    """A transfer that ended early and may be taken up again, after `wait` seconds if the server says so."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def receive(url: str, item: Download, part: Path, patience: Patience, headers: Mapping[str, str] | None = None) -> None:
+    """Fetch `url` into `part`, whose content counts as the beginning of the file, until it is whole and right.
+
+    When the whole is wrong and its beginning came from another attempt, everything is fetched once more: a server
+    may have changed the file in between. What is wrong after that is deleted.
+
+    Raises Refusal when the address does not give the file that `item` describes.
+    """
+    timeout = httpx2.Timeout(patience.read, connect=patience.connect)
+    agent = {"User-Agent": f"sambench/{sambench.__version__}", "Accept-Encoding": "identity"}
+    with (
+        httpx2.Client(timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent) as client,
+        metered(item.file) as meter,
+    ):
+        for chance in (1, 2):
+            pieces = _Pieces(client, url, headers or {}, item, part, meter)
+            _persist(pieces.fetch, part, patience)
+            problem = item.problem(part)
+            if not problem:
+                _note(part).unlink(missing_ok=True)
+                return
+            discard(part)
+            if pieces.unbroken or chance == 2:
+                raise Refusal(problem)
+
+
+def discard(part: Path) -> None:
+    """Forget the beginning of a file."""
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _persist(attempt: Callable[[], None], part: Path, patience: Patience) -> None:
+    """Call until it ends well; attempts that lengthen the file do not count as failures."""
+    longest, failures = size(part), 0
+    while True:
+        try:
+            return attempt()
+        except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects, httpx2.InvalidURL) as error:
+            raise Refusal(str(error)) from None
+        except (httpx2.TransportError, Interruption) as error:
+            failures = 0 if size(part) > longest else failures + 1
+            longest = max(longest, size(part))
+            if failures >= patience.attempts:
+                raise Refusal(f"{_describe(error)}, {failures} times") from None
+            wait = error.wait if isinstance(error, Interruption) else 0.0
+            time.sleep(min(max(wait, patience.pause * 2 ** max(failures - 1, 0)), LONGEST_PAUSE))
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, httpx2.TimeoutException):
+        return "no answer in time"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@dataclass
+class _Pieces:
+    """The responses that one file is put together from; `unbroken` when the last one gave all of it."""
+
+    client: httpx2.Client
+    url: str
+    headers: Mapping[str, str]
+    item: Download
+    part: Path
+    meter: Meter
+    unbroken: bool = False
+
+    def __post_init__(self) -> None:
+        if self.item.bytes is not None and size(self.part) > self.item.bytes:
+            discard(self.part)
+
+    def fetch(self) -> None:
+        """Ask for what is missing and append it. Raises Interruption, Refusal or a transport error of httpx2."""
+        offset = self._usable()
+        if offset and offset == self.item.bytes:
+            return
+        asked = {**self.headers, **self._range(offset)}
+        with self.client.stream("GET", self.url, headers=asked) as response:
+            start = self._start(response, offset)
+            if start is None:
+                return
+            total = self._total(response, start)
+            check_space(self.part.parent, (total or 0) - start)
+            self._append(response, start, total)
+
+    def _usable(self) -> int:
+        """How many bytes of the part may be kept: all, unless nothing could tell two versions of the file apart."""
+        offset = size(self.part)
+        if offset and not self.item.digest and not self._validator():
+            discard(self.part)
+            return 0
+        return offset
+
+    def _range(self, offset: int) -> dict[str, str]:
+        if not offset:
+            return {}
+        condition = self._validator()
+        return {"Range": f"bytes={offset}-"} | ({"If-Range": condition} if condition else {})
+
+    def _start(self, response: httpx2.Response, offset: int) -> int | None:
+        """The byte that the response starts with, None when nothing is missing; whatever is no file is refused."""
+        status = response.status_code
+        if status == 416 and offset:
+            if _announced(response) == offset:
+                return None
+            discard(self.part)
+            raise Interruption("the server has less than the beginning that is here")
+        if status in PASSING:
+            raise Interruption(f"HTTP {status}", _retry_after(response))
+        if status not in (200, 206):
+            raise Refusal(f"HTTP {status} {response.reason_phrase}".rstrip())
+        if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
+            raise Refusal("a web page")
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refusal(f"an answer in the encoding {response.headers['Content-Encoding']}, which was not asked for")
+        if status == 200:
+            return 0
+        match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if not offset or match is None or int(match[1]) != offset:
+            discard(self.part)
+            raise Interruption("the server answers with a part that was not asked for")
+        if (before := self._validator()) and (now := _version(response)) and now != before:
+            discard(self.part)
+            raise Interruption("the file has changed on the server")
+        return offset
+
+    def _total(self, response: httpx2.Response, start: int) -> int | None:
+        """The length of the whole file as the server has it; refused when it is not the known one."""
+        length = response.headers.get("Content-Length", "")
+        total = _announced(response)
+        if total is None and length.isdecimal():
+            total = start + int(length)
+        if total is not None and self.item.bytes is not None and total != self.item.bytes:
+            raise Refusal(f"{total} bytes")
+        if total is None and self.item.bytes is None and not self.item.digest:
+            raise Refusal("an answer of unknown length, and there is no digest to check it by")
+        return total
+
+    def _append(self, response: httpx2.Response, start: int, total: int | None) -> None:
+        limit = self.item.bytes if self.item.bytes is not None else total
+        self.meter.begin(start, limit)
+        with self.part.open("ab") as file:
+            # In this order, so that a validator never stands beside the beginning of another version.
+            if start == 0:
+                file.truncate(0)
+                _write_note(self.part, self.url, response)
+            self.unbroken = start == 0
+            length = start
+            for piece in response.iter_raw():
+                length += len(piece)
+                if limit is not None and length > limit:
+                    discard(self.part)
+                    raise Refusal(f"more than {limit} bytes")
+                file.write(piece)
+                file.flush()  # so that a kill loses nothing that has come in
+                self.meter.advance(len(piece))
+        if limit is not None and length < limit:
+            raise Interruption(f"the answer ends after {length} of {limit} bytes")
+
+    def _validator(self) -> str:
+        """What this address called the version that the part is from."""
+        try:
+            note = json.loads(_note(self.part).read_text(encoding="utf-8"))
+            return str(note["validator"]) if note["url"] == self.url else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+
+def size(path: Path) -> int:
+    """The size of a file, 0 when there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise InputError when a folder's disk has not so many bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            folder,
+            expected=f"{needed / 1e9:.2f} GB free",
+            found=f"{free / 1e9:.2f} GB",
+            remedy="free some space, or move the cache with SAMBENCH_CACHE",
+        )
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _write_note(part: Path, url: str, response: httpx2.Response) -> None:
+    """Remember the version that is coming in."""
+    _note(part).write_text(json.dumps({"url": url, "validator": _version(response)}), encoding="utf-8")
+
+
+def _version(response: httpx2.Response) -> str:
+    """What the server calls this version of the file. Weak validators say nothing about bytes."""
+    tag: str = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _announced(response: httpx2.Response) -> int | None:
+    match = re.search(r"/(\d+)\s*$", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    """Seconds: the header has a number of them, or a date."""
+    text = response.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return 0.0

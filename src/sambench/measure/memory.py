@@ -1,0 +1,46 @@
+"""Memory: how much was in use at most, and whether an error means that there was too little."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+import torch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is a want of memory, of the device or of the host."""
+    # On a CPU torch has no exception of its own for it, only a message.
+    on_cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def requested_mib(error: BaseException) -> float | None:
+    """How much the allocation that failed asked for, in MiB, where the message says so."""
+    text = str(error)
+    units = {"bytes": 2**-20, "KiB": 2**-10, "MiB": 1.0, "GiB": 2.0**10}
+    found = re.search(r"allocate ([\d.]+) (bytes|KiB|MiB|GiB)", text)
+    return float(found[1]) * units[found[2]] if found else None
+
+
+def reset_peak(device: torch.device) -> None:
+    """Let the peak start anew: of the GPU's memory, else of the process where Linux allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # then the peak is that of the process so far
+        return
+
+
+def peak_mib(device: torch.device) -> float:
+    """The highest memory in use since `reset_peak`, MiB: allocated by torch on a GPU, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        peak = None
+    return (int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
