@@ -28,4 +28,3 @@ rule all:
         rules.tables.input,
         rules.report.input,
         rules.tracking.output,
-        rules.latency.input if "latency" in study["measures"] else [],

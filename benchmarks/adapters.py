@@ -209,11 +209,16 @@ def main(
 
     Parameters
     ----------
-    variant: a variant whose official package is installed (sam_vit_b)
-    official: variant=FOLDER with the official repository
-    rounds: alternating rounds of encoding; of decoding four times as many
-    threads: CPU threads of torch
-    limit: the largest allowed ratio
+    variant
+        a variant whose official package is installed (sam_vit_b)
+    official
+        variant=FOLDER with the official repository
+    rounds
+        alternating rounds of encoding; of decoding four times as many
+    threads
+        CPU threads of torch
+    limit
+        the largest allowed ratio
     """
     folders: dict[str, Path | None] = dict.fromkeys(variant)
     for argument in official:

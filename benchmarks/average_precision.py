@@ -43,10 +43,14 @@ def main(
 
     Parameters
     ----------
-    rules: coco compares with pycocotools; lvis streams
-    images: how many
-    detections: of every image
-    rounds: alternating rounds (coco)
+    rules
+        coco compares with pycocotools; lvis streams
+    images
+        how many
+    detections
+        of every image
+    rounds
+        alternating rounds (coco)
     """
     if rules == "lvis":
         report("stream", *in_process(stream, images, detections))

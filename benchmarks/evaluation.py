@@ -63,9 +63,12 @@ def main(*, annotations: Path | None = None, images: Path | None = None, rounds:
 
     Parameters
     ----------
-    annotations: COCO-format JSON; the embedded scenes when absent
-    images: folder of the images
-    rounds: alternating rounds
+    annotations
+        COCO-format JSON; the embedded scenes when absent
+    images
+        folder of the images
+    rounds
+        alternating rounds
     """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)

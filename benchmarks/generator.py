@@ -57,18 +57,30 @@ def main(
 
     Parameters
     ----------
-    image: image files
-    side: points on a side of the grid
-    rounds: timed runs of each
-    encoder: vit_b, vit_l or vit_h
-    device: cpu or cuda
-    threads: CPU threads of torch
-    clock: wall time, or CPU seconds of the process
-    pred_iou: threshold of the predicted IoU
-    stability: threshold of the stability score
-    stability_offset: its offset
-    box_nms: threshold of the suppression
-    seed: of the random weights
+    image
+        image files
+    side
+        points on a side of the grid
+    rounds
+        timed runs of each
+    encoder
+        vit_b, vit_l or vit_h
+    device
+        cpu or cuda
+    threads
+        CPU threads of torch
+    clock
+        wall time, or CPU seconds of the process
+    pred_iou
+        threshold of the predicted IoU
+    stability
+        threshold of the stability score
+    stability_offset
+        its offset
+    box_nms
+        threshold of the suppression
+    seed
+        of the random weights
     """
     variant = build_sam(Runtime(device=device, threads=threads), encoder)
     state = {k: weight(k, list(v.shape), "float32", seed) for k, v in variant.module.state_dict().items()}

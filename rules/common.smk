@@ -1,4 +1,4 @@
-"""What all rules share: the checked study, the digest of a stage's code, the conda environment."""
+"""What rules share: the checked study, the digest of a stage's code, and how parameters follow from wildcards."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from sambench.config import read_study
+from sambench.config import check_dataset, read_study
 from sambench.errors import InputError
 from sambench.provenance import source_digest
 
 # Jobs call `python`: make it the one that runs Snakemake, whether its environment is activated or not. An
 # environment of --sdm conda is activated later and so comes before it.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
 
 try:
     study = read_study(config)
@@ -21,6 +21,8 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = study.results
+SCENES = f"{RESULTS}/datasets/scenes/source"
+EVERYTHING = study.config["segevery"]
 
 
 wildcard_constraints:
@@ -39,3 +41,87 @@ def script(name):
 def code(name, *modules):
     """What makes a stage run again: an edit to its script or to any module that it imports."""
     return source_digest(Path(workflow.basedir) / script(name), *modules)
+
+
+def results_folder(wildcards):
+    return RESULTS
+
+
+def annotations_of(wildcards):
+    try:
+        check_dataset(wildcards.dataset, study.config["datasets"][wildcards.dataset])
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+    return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
+
+
+def images_of(wildcards):
+    return study.config["datasets"][wildcards.dataset].get("images", f"{SCENES}/images")
+
+
+def image_limit_of(wildcards):
+    limit = study.config["datasets"][wildcards.dataset].get("image_limit")
+    return f"--image-limit {limit}" if limit else ""
+
+
+def segany_threads(wildcards):
+    """All cores for a network, which uses them; one for a baseline, so that several run at once."""
+    return workflow.cores if study.cards[wildcards.variant].checkpoints else 1
+
+
+def segany_gpu(wildcards):
+    """A GPU slot for a network, unless its runtime is bound to the CPU."""
+    cpu = study.config["runtimes"][wildcards.runtime].get("device") == "cpu"
+    return 0 if cpu or not study.cards[wildcards.variant].checkpoints else 1
+
+
+def runtime_of(wildcards):
+    return json.dumps({"name": wildcards.runtime} | study.config["runtimes"][wildcards.runtime])
+
+
+def generator_settings(wildcards):
+    family = study.cards[wildcards.variant].family
+    return json.dumps(EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {}))
+
+
+def everything_models(wildcards):
+    """The variant, and the detector where the sampler takes its boxes."""
+    detector = [EVERYTHING["detector"]] if wildcards.sampler == "object_aware" else []
+    return [wildcards.variant, *detector]
+
+
+def everything_code(wildcards):
+    models = everything_models(wildcards)
+    return code(
+        "segevery",
+        *[module for model in models for module in study.builder_modules(model)],
+    )
+
+
+def everything_detector(wildcards):
+    """The detector's card; empty for samplers without one, which then do not depend on it."""
+    names = everything_models(wildcards)[1:]
+    return json.dumps({"name": names[0]} | study.card(names[0]) if names else {})
+
+
+def everything_command(kind):
+    return (
+        f"python {{input.script}} --kind {kind} "
+        "--variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
+        "--weights {params.weights:q} --sampler {wildcards.sampler} --detector {params.detector:q} "
+        "--settings {params.settings:q} --images {input.images} --instances {input.instances} "
+        "--count {params.study[images]} --warmup {params.study[warmup]} --threads {threads}"
+    )
+
+
+def efficiency_facts():
+    """What the table takes from the cards."""
+    cards = {name: study.cards[name] for name in study["variants"]}
+    return json.dumps(
+        {name: {"input_size": card.input_size, "params_m": card.params_m} for name, card in cards.items()}
+    )
+
+
+def counted_modules(variant):
+    """The code of a network; that of a baseline is not looked at."""
+    return study.builder_modules(variant) if study.cards[variant].checkpoints else []

@@ -1,26 +1,6 @@
 """Datasets: generated or given, each indexed into images and instances."""
 
-from sambench.config import check_dataset
 from sambench.datasets.scenes import IMAGE_NAMES
-
-SCENES = f"{RESULTS}/datasets/scenes/source"
-
-
-def annotations_of(wildcards):
-    try:
-        check_dataset(wildcards.dataset, study.config["datasets"][wildcards.dataset])
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
-    return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
-
-
-def images_of(wildcards):
-    return study.config["datasets"][wildcards.dataset].get("images", f"{SCENES}/images")
-
-
-def image_limit_of(wildcards):
-    limit = study.config["datasets"][wildcards.dataset].get("image_limit")
-    return f"--image-limit {limit}" if limit else ""
 
 
 rule scenes:
@@ -35,8 +15,9 @@ rule scenes:
         "../envs/sambench.yaml"
     params:
         code=code("scenes"),
+        folder=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
-        "python {input.script} --folder {SCENES} 2>&1 | tee {log}"
+        "python {input.script} --folder {params.folder} 2>&1 | tee {log}"
 
 
 rule index_dataset:

@@ -8,19 +8,6 @@ EFFICIENCY_REFERENCE = (
 )
 
 
-def efficiency_facts():
-    """What the table takes from the cards."""
-    cards = {name: study.cards[name] for name in study["variants"]}
-    return json.dumps(
-        {name: {"input_size": card.input_size, "params_m": card.params_m} for name, card in cards.items()}
-    )
-
-
-def counted_modules(variant):
-    """The code of a network; that of a baseline is not looked at."""
-    return study.builder_modules(variant) if study.cards[variant].checkpoints else []
-
-
 rule efficiency:
     input:
         EFFICIENCY_TABLES,
@@ -69,8 +56,9 @@ rule efficiency_table:
         "../envs/sambench.yaml"
     params:
         code=code("efficiency_table"),
+        results=results_folder,
         cards=efficiency_facts(),
         reference=f"--reference {EFFICIENCY_REFERENCE}" if EFFICIENCY_REFERENCE else "",
     shell:
         "python {input.script} --cards {params.cards:q} {params.reference} "
-        "--results {RESULTS} 2>&1 | tee {log}"
+        "--results {params.results} 2>&1 | tee {log}"

@@ -54,8 +54,9 @@ rule latency_table:
         "../envs/sambench.yaml"
     params:
         code=code("latency_table"),
+        results=results_folder,
         jobs=json.dumps(LATENCY_JOBS),
         statistics=study.config["statistics"],
     shell:
         "python {input.script} --jobs {params.jobs:q} --resamples {params.statistics[resamples]} "
-        "--seed {params.statistics[seed]} --results {RESULTS} 2>&1 | tee {log}"
+        "--seed {params.statistics[seed]} --results {params.results} 2>&1 | tee {log}"

@@ -42,6 +42,7 @@ rule accuracy_tables:
         mem_mb=8000,
     params:
         code=code("tables"),
+        results=results_folder,
         jobs=json.dumps(study.jobs()),
         shards=study.config["shards"],
         selections=json.dumps(study["selections"]),
@@ -49,7 +50,7 @@ rule accuracy_tables:
     shell:
         "python {input.script} --jobs {params.jobs:q} --shards {params.shards} "
         "--selections {params.selections:q} --resamples {params.statistics[resamples]} "
-        "--seed {params.statistics[seed]} --results {RESULTS} 2>&1 | tee {log}"
+        "--seed {params.statistics[seed]} --results {params.results} 2>&1 | tee {log}"
 
 
 rule figure:
@@ -84,10 +85,11 @@ rule report_page:
         "../envs/sambench.yaml"
     params:
         code=code("report"),
+        results=results_folder,
         tables=json.dumps(TABLES),
         study=STUDY,
     shell:
-        "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "
+        "python {input.script} --results {params.results} --tables {params.tables:q} --config {params.study:q} "
         "--output {output} 2>&1 | tee {log}"
 
 
@@ -105,8 +107,9 @@ rule tracking:
         "../envs/sambench.yaml"
     params:
         code=code("tracking"),
+        results=results_folder,
         tables=json.dumps(list(FIGURES)),
         study=STUDY,
     shell:
-        "python {input.script} --results {RESULTS} --tables {params.tables:q} --config {params.study:q} "
-        "--database {output} --artifacts {RESULTS}/mlartifacts 2>&1 | tee {log}"
+        "python {input.script} --results {params.results} --tables {params.tables:q} --config {params.study:q} "
+        "--database {output} --artifacts {params.results}/mlartifacts 2>&1 | tee {log}"

@@ -1,21 +1,6 @@
 """Promptable segmentation: one job a dataset, variant, runtime, prompt group and shard."""
 
 
-def segany_threads(wildcards):
-    """All cores for a network, which uses them; one for a baseline, so that several run at once."""
-    return workflow.cores if study.cards[wildcards.variant].checkpoints else 1
-
-
-def segany_gpu(wildcards):
-    """A GPU slot for a network, unless its runtime is bound to the CPU."""
-    cpu = study.config["runtimes"][wildcards.runtime].get("device") == "cpu"
-    return 0 if cpu or not study.cards[wildcards.variant].checkpoints else 1
-
-
-def runtime_of(wildcards):
-    return json.dumps({"name": wildcards.runtime} | study.config["runtimes"][wildcards.runtime])
-
-
 rule segany:
     input:
         study.segany_files(),

@@ -2,7 +2,6 @@
 
 from sambench.jobs import EverythingJob
 
-EVERYTHING = study.config["segevery"]
 EVERYTHING_JOBS = [
     EverythingJob(dataset, variant, runtime, sampler)
     for dataset in study["datasets"]
@@ -10,62 +9,17 @@ EVERYTHING_JOBS = [
     for runtime in study["runtimes"]
     for sampler in study["samplers"]
 ]
-EVERYTHING_KINDS = (
-    ["quality", "time", "masks"] if EVERYTHING["keep_masks"] else ["quality", "time"]
-)
-EVERYTHING_FOLDER = (
-    f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
-)
+EVERYTHING_KINDS = ["quality", "time", "masks"] if EVERYTHING["keep_masks"] else ["quality", "time"]
+EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
 
 
 wildcard_constraints:
     sampler=r"[^/]+",
 
 
-def generator_settings(wildcards):
-    family = study.cards[wildcards.variant].family
-    return json.dumps(
-        EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {})
-    )
-
-
-def everything_models(wildcards):
-    """The variant, and the detector where the sampler takes its boxes."""
-    detector = [EVERYTHING["detector"]] if wildcards.sampler == "object_aware" else []
-    return [wildcards.variant, *detector]
-
-
-def everything_code(wildcards):
-    models = everything_models(wildcards)
-    return code(
-        "segevery",
-        *[module for model in models for module in study.builder_modules(model)],
-    )
-
-
-def everything_detector(wildcards):
-    """The detector's card; empty for samplers without one, which then do not depend on it."""
-    names = everything_models(wildcards)[1:]
-    return json.dumps({"name": names[0]} | study.card(names[0]) if names else {})
-
-
-def everything_command(kind):
-    return (
-        f"python {{input.script}} --kind {kind} "
-        "--variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
-        "--weights {params.weights:q} --sampler {wildcards.sampler} --detector {params.detector:q} "
-        "--settings {params.settings:q} --images {input.images} --instances {input.instances} "
-        "--count {params.study[images]} --warmup {params.study[warmup]} --threads {threads}"
-    )
-
-
 rule segevery:
     input:
-        [
-            job.file(RESULTS, kind)
-            for job in EVERYTHING_JOBS
-            for kind in EVERYTHING_KINDS
-        ],
+        [job.file(RESULTS, kind) for job in EVERYTHING_JOBS for kind in EVERYTHING_KINDS],
 
 
 rule segevery_quality:
@@ -73,17 +27,9 @@ rule segevery_quality:
         script=script("segevery"),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
-        weights=lambda wildcards: [
-            file
-            for model in everything_models(wildcards)
-            for file in study.weights(model)
-        ],
+        weights=lambda wildcards: [file for model in everything_models(wildcards) for file in study.weights(model)],
     output:
-        **(
-            {"masks": f"{EVERYTHING_FOLDER}/masks.parquet"}
-            if EVERYTHING["keep_masks"]
-            else {}
-        ),
+        **({"masks": f"{EVERYTHING_FOLDER}/masks.parquet"} if EVERYTHING["keep_masks"] else {}),
         quality=f"{EVERYTHING_FOLDER}/quality.parquet",
     log:
         f"{RESULTS}/logs/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/quality.log",
@@ -101,12 +47,9 @@ rule segevery_quality:
         detector=everything_detector,
         settings=generator_settings,
         study=EVERYTHING,
-        masks=lambda wildcards, output: (
-            f"--masks {output.masks}" if EVERYTHING["keep_masks"] else ""
-        ),
+        masks=lambda wildcards, output: (f"--masks {output.masks}" if EVERYTHING["keep_masks"] else ""),
     shell:
-        everything_command("quality")
-        + " --output {output.quality} {params.masks} 2>&1 | tee {log}"
+        everything_command("quality") + " --output {output.quality} {params.masks} 2>&1 | tee {log}"
 
 
 # All cores: no other job runs beside a clock.
@@ -115,11 +58,7 @@ rule segevery_time:
         script=script("segevery"),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
-        weights=lambda wildcards: [
-            file
-            for model in everything_models(wildcards)
-            for file in study.weights(model)
-        ],
+        weights=lambda wildcards: [file for model in everything_models(wildcards) for file in study.weights(model)],
     output:
         f"{EVERYTHING_FOLDER}/time.parquet",
     log:
@@ -144,11 +83,7 @@ rule segevery_time:
 
 rule segevery_table:
     input:
-        [
-            job.file(RESULTS, kind)
-            for job in EVERYTHING_JOBS
-            for kind in ("quality", "time")
-        ],
+        [job.file(RESULTS, kind) for job in EVERYTHING_JOBS for kind in ("quality", "time")],
         script=script("segevery_table"),
     output:
         expand(
@@ -163,5 +98,6 @@ rule segevery_table:
     params:
         code=code("segevery_table"),
         jobs=json.dumps(EVERYTHING_JOBS),
+        results=results_folder,
     shell:
-        "python {input.script} --jobs {params.jobs:q} --results {RESULTS} 2>&1 | tee {log}"
+        "python {input.script} --jobs {params.jobs:q} --results {params.results} 2>&1 | tee {log}"

@@ -10,14 +10,15 @@ import cyclopts
 
 import sambench
 from sambench.errors import InputError
-from sambench.script import guarded
+from sambench.script import PLAIN, guarded
 
 app = cyclopts.App(
     name="sambench",
     help="Measure every Segment Anything variant the same way. A study is run by Snakemake (see README.md); the "
     "commands here show, try and check variants.",
     version=sambench.__version__,
-    help_format="plaintext",
+    help_format="markdown",
+    default_parameter=PLAIN,
 )
 
 WeightsFolders = Annotated[
@@ -77,7 +78,8 @@ def parity(*fixtures: Path) -> None:
 
     Parameters
     ----------
-    fixtures: parity fixtures, JSON files of any kind, or folders of them
+    fixtures
+        parity fixtures, JSON files of any kind, or folders of them
     """
     from sambench import parity as checks
 
@@ -100,21 +102,30 @@ def segment(
 ) -> None:
     """Try a variant on one image and write a picture of the masks.
 
-        sambench segment photo.jpg --variant mobilesam --box 60,40,300,220 -o out.png
-        sambench segment photo.jpg --variant mobilesam --point 120,90 --background 20,20 -o out.png
-        sambench segment photo.jpg --variant yolov8n_seg --everything -o out.png
+    - `sambench segment photo.jpg --variant mobilesam --box 60,40,300,220 -o out.png`
+    - `sambench segment photo.jpg --variant mobilesam --point 120,90 --background 20,20 -o out.png`
+    - `sambench segment photo.jpg --variant yolov8n_seg --everything -o out.png`
 
     Parameters
     ----------
-    image: any picture
-    variant: a name that `sambench variants` lists
-    output: the picture to write
-    box: x0,y0,x1,y1 in pixels; may be repeated, each box gives a mask
-    point: x,y in pixels on the object; may be repeated, all points together (and with one box) give one mask
-    background: x,y in pixels off the object; may be repeated
-    everything: all masks of the image
-    sampler: how --everything finds them: grid_32 and the like, hierarchical, native; by default what the variant has
-    device: auto, cpu or cuda
+    image
+        any picture
+    variant
+        a name that `sambench variants` lists
+    output
+        the picture to write
+    box
+        x0,y0,x1,y1 in pixels; may be repeated, each box gives a mask
+    point
+        x,y in pixels on the object; may be repeated, all points together (and with one box) give one mask
+    background
+        x,y in pixels off the object; may be repeated
+    everything
+        all masks of the image
+    sampler
+        how --everything finds them: grid_32 and the like, hierarchical, native; by default what the variant has
+    device
+        auto, cpu or cuda
     """
     from sambench import segment as trial
     from sambench.config import read_registries
@@ -150,17 +161,21 @@ def download(
 ) -> None:
     """Fetch data sets, published boxes and checkpoints into the cache, and link them where a study looks for them.
 
-        sambench download --list
-        sambench download coco_val2017_images coco_annotations mobilesam
+    - `sambench download --list`
+    - `sambench download coco_val2017_images coco_annotations mobilesam`
 
     What was cut off goes on where it ended. `snakemake download` fetches what a study needs.
 
     Parameters
     ----------
-    names: of the list: downloads, kinds of them (boxes), or variants, whose checkpoints are meant
-    show: list what there is and what is here
-    cache: the folder that all checkouts share; by default SAMBENCH_CACHE, else the user's cache folder
-    offline: fetch nothing, say which files to put where; also with SAMBENCH_OFFLINE=1
+    names
+        of the list: downloads, kinds of them (boxes), or variants, whose checkpoints are meant
+    show
+        list what there is and what is here
+    cache
+        the folder that all checkouts share; by default SAMBENCH_CACHE, else the user's cache folder
+    offline
+        fetch nothing, say which files to put where; also with SAMBENCH_OFFLINE=1
     """
     from sambench.config import read_registries
     from sambench.downloads import catalogue
@@ -181,16 +196,20 @@ def download(
 def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnostic: bool = False) -> None:
     """Print the average precision and recall of a result file as JSON: fractions, unrounded, by COCO's or LVIS's rules.
 
-        sambench score instances_val2017.json results.json --iou-type segm
+    - `sambench score instances_val2017.json results.json --iou-type segm`
 
     Where there is no ground truth of a kind, its figure is -1. A `bbox` beside a mask has no influence on masks.
 
     Parameters
     ----------
-    ground_truth: annotation file, COCO or LVIS, told apart by the fields that only LVIS has
-    results: list of detections in the COCO format
-    iou_type: segm or bbox; by default masks if the first result has one
-    class_agnostic: let a detection match an object of any category
+    ground_truth
+        annotation file, COCO or LVIS, told apart by the fields that only LVIS has
+    results
+        list of detections in the COCO format
+    iou_type
+        segm or bbox; by default masks if the first result has one
+    class_agnostic
+        let a detection match an object of any category
     """
     import json
 

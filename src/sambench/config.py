@@ -134,10 +134,11 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
                     found=name,
                     remedy=near_matches(name, registry),
                 )
-    reference = config["efficiency"]["reference"]
-    if reference not in cards:
-        remedy = near_matches(reference, cards)
-        raise InputError("config", "efficiency.reference", expected="a variant", found=reference, remedy=remedy)
+    for section, key in (("efficiency", "reference"), ("segevery", "detector")):
+        name = config[section][key]
+        if name not in cards:
+            remedy = near_matches(name, cards)
+            raise InputError("config", f"{section}.{key}", expected="a variant", found=name, remedy=remedy)
     groups: dict[str, str] = {}
     for group in config["study"]["prompt_groups"]:
         for prompt in config["prompt_groups"][group]:

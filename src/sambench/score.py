@@ -8,15 +8,15 @@ compared.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import rlemasklib
+from rlemasklib import RLEMask
 
 from sambench.datasets import coco
 from sambench.errors import InputError
@@ -24,6 +24,7 @@ from sambench.evaluate.average_precision import BOXES, COCO, FREQUENCIES, LVIS, 
 
 IOU_TYPES = (MASKS, BOXES)
 
+_NUMBERS = frozenset((float, int))
 _PIECE = 1 << 22  # characters
 _DELIMITER = re.compile(r"\s*([],])\s*")
 _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -140,8 +141,11 @@ def _annotation(
         return kept | {"bbox": box}
     segmentation, field = row.get("segmentation"), f"{field}.segmentation"
     if isinstance(segmentation, dict):
-        if isinstance(segmentation.get("counts"), str):
-            return kept | {"segmentation": _rle(segmentation, image, path, field)}
+        size, counts = [image["height"], image["width"]], segmentation.get("counts")
+        if isinstance(counts, str):
+            if segmentation.get("size") != size or not _is_whole(size, counts):
+                raise _bad_rle(segmentation, size, path, field)
+            return kept | {"segmentation": segmentation}
         picture = coco._Image(image["id"], "", image["width"], image["height"])
         return kept | {"segmentation": coco._run_lengths(segmentation, picture, path, field)}
     if not isinstance(segmentation, list) or not segmentation:
@@ -154,26 +158,29 @@ def _annotation(
 def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> dict[int, list[Detection]]:
     """The checked results by image_id, in the order of the file."""
     categories = {category["id"] for category in truth.categories}
+    sizes: dict[int, list[Any]] = {
+        image_id: [image.get("height"), image.get("width")] for image_id, image in truth.images.items()
+    }
     shape = _mask if iou_type == MASKS else _box
-    found: dict[int, list[Detection]] = defaultdict(list)
+    found: dict[int, list[Detection]] = {image_id: [] for image_id in sizes}
     for i, entry in enumerate(_entries(path)):
-        if not isinstance(entry, dict):
+        if type(entry) is not dict:
             raise _refusal(path, f"[{i}]", "an object", entry, _REMEDY)
         image_id, category = entry.get("image_id"), entry.get("category_id")
         confidence: Any = entry.get("score")
-        if type(image_id) is not int or image_id not in truth.images:
+        if type(image_id) is not int or image_id not in sizes:
             expected, remedy = f"an image id of {truth_path.name}", "score against the file the results were made for"
             raise _refusal(path, f"[{i}].image_id", expected, image_id, remedy)
         if type(category) is not int or category not in categories:
             expected, remedy = f"a category id of {truth_path.name}", "translate the detector's classes to its ids"
             raise _refusal(path, f"[{i}].category_id", expected, category, remedy)
-        if type(confidence) not in (float, int) or not math.isfinite(confidence):
+        if type(confidence) not in _NUMBERS or not isfinite(confidence):
             raise _refusal(path, f"[{i}].score", "a finite number", confidence, "add the confidence of the detection")
-        found[image_id].append((category, confidence, shape(entry, truth.images[image_id], path, i)))
+        found[image_id].append((category, confidence, shape(entry, sizes[image_id], path, i)))
     return found
 
 
-def _box(entry: dict[str, Any], image: dict[str, Any], path: Path, i: int) -> list[float]:
+def _box(entry: dict[str, Any], size: list[int], path: Path, i: int) -> list[float]:
     box: list[float] = entry.get("bbox", [])
     if not coco._is_box(box):
         expected = "x, y, width, height: 4 finite numbers, no negative size"
@@ -184,29 +191,33 @@ def _box(entry: dict[str, Any], image: dict[str, Any], path: Path, i: int) -> li
     return box
 
 
-def _mask(entry: dict[str, Any], image: dict[str, Any], path: Path, i: int) -> str:
+def _mask(entry: dict[str, Any], size: list[int], path: Path, i: int) -> str:
     rle = entry.get("segmentation")
-    if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
+    if type(rle) is not dict or type(counts := rle.get("counts")) is not str:
         remedy = "encode the mask with pycocotools"
         if rle is None and "bbox" in entry:
             remedy = "score the boxes with --iou-type bbox"
         raise _refusal(path, f"[{i}].segmentation", "a compressed RLE with size and counts", rle, remedy)
-    counts: str = _rle(rle, image, path, f"[{i}].segmentation")["counts"]
+    if rle.get("size") != size or not _is_whole(size, counts):
+        raise _bad_rle(rle, size, path, f"[{i}].segmentation")
     return counts
 
 
-def _rle(rle: dict[str, Any], image: dict[str, Any], path: Path, field: str) -> dict[str, Any]:
-    """A compressed RLE of the size of its image."""
-    size = [image["height"], image["width"]]
-    if rle.get("size") != size:
-        expected, remedy = f"[height, width] of image {image['id']}, {size}", "encode the mask at the size of its image"
-        raise _refusal(path, f"{field}.size", expected, rle.get("size"), remedy)
+def _is_whole(size: list[int], counts: str) -> bool:
+    """Whether the runs of a compressed RLE sum to its size."""
     try:
-        rlemasklib.RLEMask.from_dict({"size": size, "counts": rle["counts"].encode()})
+        RLEMask.from_dict({"size": size, "counts": counts.encode()})
     except ValueError:
-        expected = f"runs that sum to height * width = {size[0] * size[1]}"
-        raise _refusal(path, f"{field}.counts", expected, rle["counts"], "encode the mask again") from None
-    return rle
+        return False
+    return True
+
+
+def _bad_rle(rle: dict[str, Any], size: list[int], path: Path, field: str) -> InputError:
+    if rle.get("size") != size:
+        expected, remedy = f"[height, width] of its image, {size}", "encode the mask at the size of its image"
+        return _refusal(path, f"{field}.size", expected, rle.get("size"), remedy)
+    expected = f"runs that sum to height * width = {size[0] * size[1]}"
+    return _refusal(path, f"{field}.counts", expected, rle["counts"], "encode the mask again")
 
 
 def _entries(path: Path) -> Iterator[Any]:
@@ -216,7 +227,7 @@ def _entries(path: Path) -> Iterator[Any]:
         with path.open(encoding="utf-8") as file:
             text = file.read(_PIECE).lstrip()
             if not text.startswith("["):
-                raise _refusal(path, "", "a list of results", coco._show(text) if text else "nothing", _REMEDY)
+                raise _refusal(path, "", "a list of results", text or None, _REMEDY)
             text, at, number = text[1:].lstrip(), 0, 0
             if text.startswith("]"):
                 return
@@ -230,7 +241,7 @@ def _entries(path: Path) -> Iterator[Any]:
                     more = file.read(max(_PIECE, len(text) - at))
                     if not more:
                         reason = str(error) if isinstance(error, ValueError) else "the end of the file"
-                        raise _refusal(path, f"[{number}]", "JSON", reason, "write the file again") from None
+                        raise coco._refusal(path, f"[{number}]", "JSON", reason, "write the file again") from None
                     text, at = (text[at:] + more).lstrip(), 0
                     continue
                 yield entry
@@ -238,10 +249,10 @@ def _entries(path: Path) -> Iterator[Any]:
                     return
                 at, number = delimiter.end(), number + 1
     except OSError as error:
-        raise _refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
+        raise coco._refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except UnicodeDecodeError as error:
-        raise _refusal(path, "", "JSON", str(error), _REMEDY) from None
+        raise coco._refusal(path, "", "JSON", str(error), _REMEDY) from None
 
 
 def _refusal(path: Path, field: str, expected: str, found: Any, remedy: str) -> InputError:
-    return coco._refusal(path, field, expected, found if isinstance(found, str) else coco._show(found), remedy)
+    return coco._refusal(path, field, expected, coco._show(found), remedy)

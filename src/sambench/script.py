@@ -11,12 +11,16 @@ import cyclopts
 from sambench.errors import InputError
 
 
+# No --no-flag and --empty-list beside every option.
+PLAIN = cyclopts.Parameter(negative=())
+
+
 def run(main: Callable[..., Any]) -> None:
     """Run a script's `main`: its keyword-only parameters are the options, its docstring is the help.
 
     An InputError ends it with exit status 1 and one line on stderr; any other exception is a bug and shows itself.
     """
-    app = cyclopts.App(help_format="plaintext")
+    app = cyclopts.App(help_format="markdown", default_parameter=PLAIN)
     app.default(main)
     guarded(app)
 

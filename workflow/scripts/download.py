@@ -13,10 +13,14 @@ def main(*, names: str, checkpoints: str, weights: str, cache: Path | None = Non
 
     Parameters
     ----------
-    names: JSON list of names of config/downloads.tsv
-    checkpoints: JSON list of checkpoints as the cards of variants have them
-    weights: JSON list of the folders with checkpoint files
-    cache: the folder that all checkouts share, when it is not the default
+    names
+        JSON list of names of config/downloads.tsv
+    checkpoints
+        JSON list of checkpoints as the cards of variants have them
+    weights
+        JSON list of the folders with checkpoint files
+    cache
+        the folder that all checkouts share, when it is not the default
     """
     folders = [Path(folder) for folder in json.loads(weights)]
     items = find(json.loads(names), read_table(), {}, folders) + from_checkpoints(json.loads(checkpoints), folders)

@@ -19,12 +19,18 @@ def main(*, variant: str, card: str, weights: str, height: int, width: int, outp
 
     Parameters
     ----------
-    variant: the variant's name
-    card: JSON, the part of its card that decides what it computes
-    weights: JSON list of the folders with checkpoint files
-    height: of the image, pixels
-    width: of the image, pixels
-    output: Parquet file to write
+    variant
+        the variant's name
+    card
+        JSON, the part of its card that decides what it computes
+    weights
+        JSON list of the folders with checkpoint files
+    height
+        of the image, pixels
+    width
+        of the image, pixels
+    output
+        Parquet file to write
     """
     what, folders = Card(name=variant, family="", **json.loads(card)), [Path(folder) for folder in json.loads(weights)]
     state = what.availability(folders)

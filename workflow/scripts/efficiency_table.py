@@ -15,9 +15,12 @@ def main(*, cards: str, results: Path, reference: str = "") -> None:
 
     Parameters
     ----------
-    cards: JSON object, for each variant in the order of the table its input_size and params_m
-    results: the results folder
-    reference: the variant that the EER relates to; none when there is nothing to relate
+    cards
+        JSON object, for each variant in the order of the table its input_size and params_m
+    results
+        the results folder
+    reference
+        the variant that the EER relates to; none when there is nothing to relate
     """
     facts = json.loads(cards)
     folder = results / "efficiency"

@@ -12,10 +12,14 @@ def main(*, table: Path, title: str, svg: Path, png: Path) -> None:
 
     Parameters
     ----------
-    table: Parquet file of the table
-    title: the figure's title
-    svg: SVG file to write
-    png: PNG file to write
+    table
+        Parquet file of the table
+    title
+        the figure's title
+    svg
+        SVG file to write
+    png
+        PNG file to write
     """
     chart = accuracy_chart(read_parquet(table, ACCURACY).to_pandas(), title)
     save(chart, svg)

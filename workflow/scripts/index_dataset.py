@@ -21,11 +21,16 @@ def main(
 
     Parameters
     ----------
-    annotations: COCO-format JSON: polygons, uncompressed and compressed RLE are all valid
-    images: the folder that holds the image files
-    images_table: Parquet file to write: image_id, path, width, height
-    instances_table: Parquet file to write: one row an annotation, with its mask as RLE
-    image_limit: take only the first so many images by id
+    annotations
+        COCO-format JSON: polygons, uncompressed and compressed RLE are all valid
+    images
+        the folder that holds the image files
+    images_table
+        Parquet file to write: image_id, path, width, height
+    instances_table
+        Parquet file to write: one row an annotation, with its mask as RLE
+    image_limit
+        take only the first so many images by id
     """
     index = coco.index(annotations, images, image_limit=image_limit)
     origin = provenance([str(annotations), str(images), image_limit])

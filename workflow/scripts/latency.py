@@ -33,15 +33,24 @@ def main(
 
     Parameters
     ----------
-    variant: the variant's name
-    card: JSON, the part of its card that decides what it computes
-    runtime: JSON: name, device, dtype, compile, threads
-    weights: JSON list of the folders with checkpoint files
-    images: Parquet file of images
-    instances: Parquet file of instances
-    settings: JSON: images, boxes, warmup, min_seconds
-    threads: CPU threads, unless the runtime fixes them
-    output: Parquet file to write
+    variant
+        the variant's name
+    card
+        JSON, the part of its card that decides what it computes
+    runtime
+        JSON: name, device, dtype, compile, threads
+    weights
+        JSON list of the folders with checkpoint files
+    images
+        Parquet file of images
+    instances
+        Parquet file of instances
+    settings
+        JSON: images, boxes, warmup, min_seconds
+    threads
+        CPU threads, unless the runtime fixes them
+    output
+        Parquet file to write
     """
     from sambench.measure import latency, machine
 

@@ -15,10 +15,14 @@ def main(*, jobs: str, resamples: int, seed: int, results: Path) -> None:
 
     Parameters
     ----------
-    jobs: JSON list of [dataset, variant, runtime]
-    resamples: resamples of the bootstrap
-    seed: seed of the bootstrap
-    results: the results folder
+    jobs
+        JSON list of [dataset, variant, runtime]
+    resamples
+        resamples of the bootstrap
+    seed
+        seed of the bootstrap
+    results
+        the results folder
     """
     tables = []
     for dataset, variant, runtime in json.loads(jobs):

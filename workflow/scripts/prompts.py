@@ -14,10 +14,14 @@ def main(*, dataset: str, instances: Path, types: str, output: Path) -> None:
 
     Parameters
     ----------
-    dataset: the dataset's name, part of the seed of random prompts
-    instances: Parquet file of instances
-    types: JSON list of prompt types, such as ["box", "random_3"]
-    output: Parquet file to write
+    dataset
+        the dataset's name, part of the seed of random prompts
+    instances
+        Parquet file of instances
+    types
+        JSON list of prompt types, such as ["box", "random_3"]
+    output
+        Parquet file to write
     """
     names = json.loads(types)
     table = read_parquet(instances, INSTANCES).to_pandas()

@@ -15,10 +15,14 @@ def main(*, results: Path, tables: str, config: str, output: Path) -> None:
 
     Parameters
     ----------
-    results: the results folder with tables/ and figures/
-    tables: JSON list of the tables to show, in order; the figure of the same name goes with a table
-    config: JSON, the configuration of the study
-    output: HTML file to write
+    results
+        the results folder with tables/ and figures/
+    tables
+        JSON list of the tables to show, in order; the figure of the same name goes with a table
+    config
+        JSON, the configuration of the study
+    output
+        HTML file to write
     """
     decimals = {"efficiency": DECIMALS, "efficiency_parts": PARTS_DECIMALS}
     sections = []

@@ -11,7 +11,8 @@ def main(*, folder: Path) -> None:
 
     Parameters
     ----------
-    folder: where to write
+    folder
+        where to write
     """
     scenes.generate(folder)
 

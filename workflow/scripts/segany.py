@@ -34,17 +34,28 @@ def main(
 
     Parameters
     ----------
-    variant: the variant's name
-    card: JSON, the part of its card that decides what it computes
-    runtime: JSON: name, device, dtype, attention, compile, threads
-    weights: JSON list of the folders with checkpoint files
-    images: Parquet file of images
-    instances: Parquet file of instances
-    prompts: Parquet file of prompts
-    selections: JSON list of selection rules
-    shard: such as 0-of-4
-    threads: CPU threads, unless the runtime fixes them
-    output: Parquet file to write
+    variant
+        the variant's name
+    card
+        JSON, the part of its card that decides what it computes
+    runtime
+        JSON: name, device, dtype, attention, compile, threads
+    weights
+        JSON list of the folders with checkpoint files
+    images
+        Parquet file of images
+    instances
+        Parquet file of instances
+    prompts
+        Parquet file of prompts
+    selections
+        JSON list of selection rules
+    shard
+        such as 0-of-4
+    threads
+        CPU threads, unless the runtime fixes them
+    output
+        Parquet file to write
     """
     from sambench.evaluate.segany import Scores, evaluate, plan, result_table, shard_images
 

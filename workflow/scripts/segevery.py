@@ -36,21 +36,36 @@ def main(
 
     Parameters
     ----------
-    kind: quality or time
-    variant: the variant's name
-    card: JSON, the part of its card that decides what it computes
-    runtime: JSON: name, device, dtype, attention, compile, threads
-    weights: JSON list of the folders with checkpoint files
-    sampler: such as grid_32
-    detector: JSON, the card of the variant whose boxes object_aware takes, with its name
-    settings: JSON, what differs from the generator's defaults
-    images: Parquet file of images
-    instances: Parquet file of instances
-    count: images, the first by id that have instances
-    warmup: images before the clock starts
-    threads: CPU threads, unless the runtime fixes them
-    output: Parquet file to write
-    masks: Parquet file for the masks themselves, quality only
+    kind
+        quality or time
+    variant
+        the variant's name
+    card
+        JSON, the part of its card that decides what it computes
+    runtime
+        JSON: name, device, dtype, attention, compile, threads
+    weights
+        JSON list of the folders with checkpoint files
+    sampler
+        such as grid_32
+    detector
+        JSON, the card of the variant whose boxes object_aware takes, with its name
+    settings
+        JSON, what differs from the generator's defaults
+    images
+        Parquet file of images
+    instances
+        Parquet file of instances
+    count
+        images, the first by id that have instances
+    warmup
+        images before the clock starts
+    threads
+        CPU threads, unless the runtime fixes them
+    output
+        Parquet file to write
+    masks
+        Parquet file for the masks themselves, quality only
     """
     from sambench.evaluate import segevery
     from sambench.evaluate.generator import Settings

@@ -16,8 +16,10 @@ def main(*, jobs: str, results: Path) -> None:
 
     Parameters
     ----------
-    jobs: JSON list of [dataset, variant, runtime, sampler]
-    results: the results folder
+    jobs
+        JSON list of [dataset, variant, runtime, sampler]
+    results
+        the results folder
     """
     lines = []
     for job in (EverythingJob(*names) for names in json.loads(jobs)):

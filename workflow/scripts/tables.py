@@ -25,12 +25,18 @@ def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, 
 
     Parameters
     ----------
-    jobs: JSON list of [dataset, variant, runtime, prompt group]
-    shards: the number of shards of each job
-    selections: JSON list of selection rules
-    resamples: resamples of the bootstrap
-    seed: seed of the bootstrap
-    results: the results folder
+    jobs
+        JSON list of [dataset, variant, runtime, prompt group]
+    shards
+        the number of shards of each job
+    selections
+        JSON list of selection rules
+    resamples
+        resamples of the bootstrap
+    seed
+        seed of the bootstrap
+    results
+        the results folder
     """
     rules = json.loads(selections)
     tables = []

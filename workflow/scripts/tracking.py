@@ -15,11 +15,16 @@ def main(*, results: Path, tables: str, config: str, database: Path, artifacts: 
 
     Parameters
     ----------
-    results: the results folder with tables/, figures/ and report/
-    tables: JSON list of table names
-    config: JSON, the configuration of the study
-    database: SQLite file, created when absent
-    artifacts: folder for the files of the parent run
+    results
+        the results folder with tables/, figures/ and report/
+    tables
+        JSON list of table names
+    config
+        JSON, the configuration of the study
+    database
+        SQLite file, created when absent
+    artifacts
+        folder for the files of the parent run
     """
     paths = [results / "tables" / f"{name}.parquet" for name in json.loads(tables)]
     frames = [read_parquet(path, ACCURACY).to_pandas() for path in paths]

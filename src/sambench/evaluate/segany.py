@@ -287,9 +287,7 @@ def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndar
     found = candidates.upsampling.masks(candidates.logits[every, candidates.argmax()]).cpu().numpy()
     assert prompts.points is not None and prompts.labels is not None
     before = prompts.points.astype(np.int64)
-    clicks = np.array(
-        [next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)]
-    )
+    clicks = np.array([next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)])
     return Prompts(
         boxes=prompts.boxes,
         points=np.concatenate([prompts.points, clicks[:, None, :2].astype(np.float32)], axis=1),

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from sambench.results.schemas import EFFICIENCY, EFFICIENCY_PARTS
+from sambench.results.tables import typed
 from sambench.status import OK
 
 EER_COLUMNS = ("params_m", "flops_g", "macs_g")
@@ -39,10 +39,7 @@ def efficiency(
         if line["status"] == OK and against is not None and against["status"] == OK:
             line["eer"] = 100 * sum(line[name] / against[name] for name in EER_COLUMNS) / len(EER_COLUMNS)
         lines.append(line)
-    # The types of the schema, so that a column without a number is still one of numbers.
-    types = {field.name: "Int32" if field.name == "input_size" else "float64" for field in EFFICIENCY}
-    numbers = {name: kind for name, kind in types.items() if EFFICIENCY.field(name).type != pa.string()}
-    return pd.DataFrame(lines, columns=EFFICIENCY.names).astype(numbers)
+    return typed(lines, EFFICIENCY)
 
 
 def _line(cost: pd.DataFrame) -> dict[str, Any]:
@@ -80,4 +77,4 @@ def by_part(costs: Iterable[pd.DataFrame]) -> pd.DataFrame:
         for cost in costs
         for row in cost[cost["status"] == OK].to_dict("records")
     ]
-    return pd.DataFrame(lines, columns=EFFICIENCY_PARTS.names)
+    return typed(lines, EFFICIENCY_PARTS)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sambench.results.schemas import SEGANY_TIME
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.tables import status_of
+from sambench.results.tables import status_of, typed
 from sambench.status import OK
 
 STEP = 10  # boxes between two points of the cumulative time
@@ -30,7 +30,7 @@ def lines(
     fixed["peak_memory_mib"] = times["peak_memory_mib"].max()
     good = times[times["status"] == OK]
     if good.empty:
-        return pd.DataFrame([fixed | {"n": 0}], columns=SEGANY_TIME.names)
+        return typed([fixed | {"n": 0}], SEGANY_TIME)
     decode, upsample = (np.stack(good[name].to_numpy()) for name in ("decode_ms", "upsample_ms"))
     cumulative = good["encode_ms"].to_numpy()[:, None] + np.cumsum(decode + upsample, axis=1)
     fixed |= {
@@ -52,4 +52,4 @@ def lines(
             | {"boxes": boxes, "cumulative_ms": times_so_far.mean(), "cumulative_low": low, "cumulative_high": high}
             | {"p50": p50, "p90": p90}
         )
-    return pd.DataFrame(rows, columns=SEGANY_TIME.names)
+    return typed(rows, SEGANY_TIME)

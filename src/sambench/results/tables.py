@@ -157,3 +157,12 @@ def concat(tables: Iterable[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
     """Stack tables that may be empty, keeping the columns of the schema."""
     filled = [table for table in tables if not table.empty]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=schema.names)
+
+
+PANDAS_TYPES = {pa.int32(): "Int32", pa.int64(): "Int64", pa.float64(): "float64", pa.bool_(): "boolean"}
+
+
+def typed(lines: Iterable[Mapping[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    """Lines as a table with the types of the schema: a number that is missing makes no other one a float."""
+    types = {field.name: PANDAS_TYPES.get(field.type, "object") for field in schema}
+    return pd.DataFrame(list(lines), columns=schema.names).astype(types)

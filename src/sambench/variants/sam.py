@@ -37,7 +37,8 @@ class Prepared:
 def longest_side(height: int, width: int, length: int) -> tuple[int, int]:
     """(height, width) with the longer one scaled to `length`, rounded half up (ResizeLongestSide)."""
     scale = length / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    # At least a pixel: the official code fails on an image 2,048 times longer than wide.
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 class SamNetwork(nn.Module):
