@@ -47,7 +47,11 @@ rule latency_table:
         LATENCY_FILES,
         script=script("latency_table"),
     output:
-        expand("{folder}/segany_time.{suffix}", folder=f"{RESULTS}/tables", suffix=["parquet", "csv", "md", "tex"]),
+        expand(
+            "{folder}/segany_time.{suffix}",
+            folder=f"{RESULTS}/tables",
+            suffix=["parquet", "csv", "md", "tex"],
+        ),
     log:
         f"{RESULTS}/logs/latency_table.log",
     conda:

@@ -10,7 +10,6 @@ import cyclopts
 
 from sambench.errors import InputError
 
-
 # No --no-flag and --empty-list beside every option.
 PLAIN = cyclopts.Parameter(negative=())
 

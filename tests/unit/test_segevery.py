@@ -16,12 +16,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sambench.errors import InputError
-from sambench.evaluate import segevery
 from sambench.evaluate.generator import Masks, Settings
 from sambench.evaluate.masks import encode_rle
 from sambench.evaluate.samplers import parse_sampler
 from sambench.evaluate.segevery import EverythingTask, detector_of, match, measure_quality, measure_time, plan
 from sambench.jobs import EverythingJob
+from sambench.measure import memory
 from sambench.results.schemas import EVERYTHING, EVERYTHING_MASKS, SEGEVERY, read_parquet, write_parquet
 from sambench.results.segevery_table import average_recall, line
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
@@ -299,9 +299,9 @@ def test_plan_takes_the_first_annotated_images_by_id() -> None:
 
 
 def test_peak_memory_sees_what_was_there_and_forgets_it() -> None:
-    segevery.reset_peak_memory()
-    before = segevery.peak_memory_mib()
+    memory.reset_peak(torch.device("cpu"))
+    before = memory.peak_mib(torch.device("cpu"))
     block = np.ones(64 * 2**20, dtype=np.uint8)
-    during = segevery.peak_memory_mib()
+    during = memory.peak_mib(torch.device("cpu"))
     assert during >= before + 60
     assert block[-1] == 1

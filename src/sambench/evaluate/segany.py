@@ -22,6 +22,7 @@ from sambench.clicks import next_click
 from sambench.datasets.coco import read_image
 from sambench.errors import InputError
 from sambench.evaluate import masks
+from sambench.measure.memory import is_out_of_memory
 from sambench.progress import track
 from sambench.prompts import clicks_of
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
@@ -180,7 +181,7 @@ def evaluate(
             continue
         try:
             features = variant.encode_prepared([loaded.prepared])[0]
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             _give_up(error, [batch.rows for batch in usable], scores)
             continue
         for batch in usable:
@@ -188,16 +189,14 @@ def evaluate(
                 part = batch[start : start + variant.decode_chunk]
                 try:
                     _score(variant, features, part, loaded, selections, scores)
-                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                except (MemoryError, RuntimeError) as error:
                     _give_up(error, [part.rows], scores)
     return scores
 
 
 def _give_up(error: BaseException, rows: Iterable[np.ndarray], scores: Scores) -> None:
     """Turn a want of memory into rows that say so; any other error is a bug and goes on its way."""
-    # On a CPU torch has no exception of its own for it, only a message.
-    on_cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or on_cpu):
+    if not is_out_of_memory(error):
         raise error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

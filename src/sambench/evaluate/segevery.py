@@ -7,12 +7,9 @@ instances, so that images and shards add up exactly.
 
 from __future__ import annotations
 
-import re
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ from sambench.errors import InputError
 from sambench.evaluate.generator import Masks, Settings, Trace, generate
 from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import OBJECT_AWARE, ORACLE_BOXES, Sampler
+from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak
 from sambench.progress import track
 from sambench.results.schemas import EVERYTHING_MASKS, SEGEVERY
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
@@ -135,12 +133,13 @@ def measure_time(
             images.append(error)
     for _ in range(warmup if tasks else 0):
         _attempt(variant, sampler, tasks[0], settings, detect, images[0])
+    device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
     records = []
     for task, image in track(list(zip(tasks, images, strict=True)), len(tasks), f"segevery time {variant.name}"):
-        reset_peak_memory()
+        reset_peak(device)
         record, masks = _attempt(variant, sampler, task, settings, detect, image)
         if masks is not None:
-            record["peak_memory_mib"] = peak_memory_mib()
+            record["peak_memory_mib"] = peak_mib(device)
             record |= {f"{stage}_ms": record["seconds"].get(stage, 0.0) * 1000 for stage in STAGES}
         records.append(record)
     return records_table(records)
@@ -193,20 +192,14 @@ def _attempt(
             masks = generate(variant, image, sampler, settings, trace, boxes=boxes, targets=targets)
     except InputError:
         return record | {"status": UNSUPPORTED_PROMPT}, None
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return record | {"status": OUT_OF_MEMORY}, None
     counts = {name: trace.left[name] for name in FILTERS}
     return record | counts | {"seconds": trace.seconds, "status": OK}, masks
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On a CPU torch has no exception of its own for it, only a message.
-    on_cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def match(masks: Masks, task: EverythingTask) -> dict[str, Any]:
@@ -293,25 +286,3 @@ def masks_table(masks: Masks, task: EverythingTask) -> pd.DataFrame:
             "rle_counts": masks.counts,
         }
     )
-
-
-def reset_peak_memory() -> None:
-    """Let the peak start anew: of the GPU's memory when it is in use, else of the process where Linux allows it."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # then the peak is that of the process so far
-        return
-
-
-def peak_memory_mib() -> float:
-    """The highest memory in use since `reset_peak_memory`, in MiB: allocated on the GPU, else resident."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        peak = None
-    return (int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024

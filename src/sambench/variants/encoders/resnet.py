@@ -39,11 +39,15 @@ class NanoSamEncoder(nn.Module):
 
 
 class OnnxEncoder(nn.Module):
-    """The same function from an ONNX file, through onnxruntime; float32, one image at a time."""
+    """An encoder (B, 3, S, S) -> (B, 256, S/16, S/16) from an ONNX file, through onnxruntime, one image at a time.
 
-    def __init__(self, threads: int | None = None) -> None:
+    side: S. What is float32 outside may be computed in integers inside; that is the file's business.
+    """
+
+    def __init__(self, threads: int | None = None, side: int = 1024) -> None:
         super().__init__()
         self.threads = threads
+        self.side = side
         self.session = None
 
     def load(self, path: Path) -> None:
@@ -63,11 +67,12 @@ class OnnxEncoder(nn.Module):
                 remedy="download or export it again",
             ) from error
         shapes = [list(tensor.shape) for tensor in (*session.get_inputs(), *session.get_outputs())]
-        if [shape[1:] for shape in shapes] != [[3, 1024, 1024], [256, 64, 64]]:
+        cells = self.side // 16
+        if [shape[1:] for shape in shapes] != [[3, self.side, self.side], [256, cells, cells]]:
             raise InputError(
                 path,
                 "inputs and outputs",
-                expected="(1, 3, 1024, 1024) -> (1, 256, 64, 64)",
+                expected=f"(1, 3, {self.side}, {self.side}) -> (1, 256, {cells}, {cells})",
                 found=shapes,
                 remedy="use the encoder of NanoSAM, not its mask decoder",
             )
