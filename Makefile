@@ -30,12 +30,14 @@ $(STAMP): requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
-# A run that was killed leaves Snakemake's lock behind. flock tells whether another `make run` is alive; only when none
-# is does the lock go. The next run takes up the work where it ended.
+# A run that was killed leaves Snakemake's lock behind. It goes only when neither another `make run` (flock) nor a
+# Snakemake started by hand is alive in this folder. The next run takes up the work where it ended.
 run: $(STAMP)
 	@mkdir -p .snakemake
 	@flock --nonblock --conflict-exit-code 75 .snakemake/make-run.lock sh -c ' \
-	  if [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then $(BIN)/snakemake --unlock --configfile $(CONFIG) --quiet all; fi; \
+	  alive=; for p in $$(pgrep -x snakemake 2>/dev/null); do [ "$$(readlink /proc/$$p/cwd)" = "$$PWD" ] && alive=$$p; done; \
+	  if [ -z "$$alive" ] && [ -n "$$(ls -A .snakemake/locks 2>/dev/null)" ]; then \
+	    $(BIN)/snakemake --unlock --configfile $(CONFIG) --quiet all; fi; \
 	  exec $(BIN)/snakemake --configfile $(CONFIG)' \
 	  || { status=$$?; [ $$status -ne 75 ] || echo "another make run is at work in this folder" >&2; exit $$status; }
 	@echo

@@ -88,8 +88,11 @@ def read_truth(path: Path, iou_type: str) -> Truth:
     if not isinstance(categories, list) or not categories:
         raise _refusal(path, "categories", "a list of at least one category", categories, "list the categories")
     known = coco._categories(document, path) or set()
+    if len(known) < len(categories):
+        found = f"{len(categories) - len(known)} repeated"
+        raise coco._refusal(path, "categories", "ids that differ", found, "remove the repetition")
     for i, category in enumerate(categories):
-        if rules.federated and category.get("frequency") not in FREQUENCIES:
+        if rules.federated and category.get("frequency") not in [*FREQUENCIES]:
             remedy = "take the complete LVIS file"
             raise _refusal(path, f"categories[{i}].frequency", "r, c or f", category.get("frequency"), remedy)
 

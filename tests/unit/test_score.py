@@ -193,6 +193,7 @@ def without(document: dict[str, Any], place: str) -> dict[str, Any]:
         ("[1", "expected JSON"),
         ([], "expected a JSON object, found a list"),
         (without(truth(), "categories"), "categories: expected a list of at least one category, found none"),
+        (truth() | {"categories": truth()["categories"] * 2}, "categories: expected ids that differ, found 2 repeated"),
         (without(truth(), "images.1.height"), r"images\[1\]\.height: expected an integer"),
         (truth() | {"images": truth()["images"] + truth()["images"][:1]}, r"images\[2\]\.id: expected an id that no"),
         (truth() | {"images": truth()["images"][1:]}, r"annotations\[0\]\.image_id: expected an id listed under"),
