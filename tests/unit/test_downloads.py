@@ -670,6 +670,7 @@ def flipped() -> bytes:
         (b"neither", "an archive that can be unpacked"),
         (zipped({"a": b"1", "a/b": b"2"}), "every path once, found 'a/b'"),
     ],
+    ids=[f"archive{number}" for number in range(18)],
 )
 @pytest.mark.parametrize("known", [True, False])
 def test_a_bad_archive_writes_nothing_outside(

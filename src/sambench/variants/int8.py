@@ -1,10 +1,10 @@
-"""TinySAM with an encoder in eight bits, for the CPU: our own quantisation, made from the float checkpoint at load time.
+"""TinySAM with an encoder in eight bits for the CPU: our own quantisation, made when the float checkpoint is loaded.
 
 The released Q-TinySAM is a pickled module whose quantisation is simulated in float. Here the encoder is exported to
-ONNX and the products of its linear layers, where most of its time goes, are computed on integers by onnxruntime:
-weights in int8 with a scale a channel, activations in uint8 with a scale that each tensor gets when it is computed. There
-is no calibration, so the same checkpoint always gives the same network. Convolutions, the products of the attention,
-norms and all of the decoder stay float32.
+ONNX, and onnxruntime computes the products of its linear layers on integers: weights in int8 with a scale a channel,
+activations in uint8 with a scale that each tensor gets when it is computed. There is no calibration, so the same
+checkpoint always gives the same network. Convolutions, where integers were tried and are slower and much coarser, the
+products of the attention, norms and all of the decoder stay float32.
 """
 
 from __future__ import annotations

@@ -133,7 +133,9 @@ class NeuralVariant(Variant):
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Any]) -> list[Features]:
-        maps = self.image_embedding(torch.cat([self.pixels(image) for image in prepared]).to(self.dtype))
+        pixels = [self.pixels(image) for image in prepared]
+        batch = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+        maps = self.image_embedding(batch.to(self.dtype))
         return [
             Features({name: value[i : i + 1] for name, value in maps.items()}, *self.sizes(image))
             for i, image in enumerate(prepared)
