@@ -44,8 +44,9 @@ run: $(STAMP)
 	@cat $(RESULTS)/tables/overview.md
 	@echo "tables: $(RESULTS)/tables   report: $(RESULTS)/report/index.html   MLflow: make ui"
 
+# One thread a worker: two workers with two threads each would wait for one another.
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q --durations=25
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)
