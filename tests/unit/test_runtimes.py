@@ -127,6 +127,27 @@ def test_every_family_runs_in_bfloat16(name: str) -> None:
         torch.testing.assert_close(rounded_scores, scores, atol=0.2, rtol=0)
 
 
+def test_detectors_run_in_bfloat16() -> None:
+    pytest.importorskip("ultralytics", reason="the extra `yolo` is not installed")
+    from sambench.variants.yolo import build_fastsam
+
+    boxes = []
+    for runtime in (EAGER, BF16, FAST):
+        variant = build_fastsam(runtime, config="yolov8n-seg.yaml", size=256, confidence=0.001)
+        for key, value in variant.module.state_dict().items():
+            if value.dtype.is_floating_point and "dfl" not in key:  # the bins of a box side are no weights
+                value.copy_(weight(key, list(value.shape), "float32", 7))
+        variant.to_runtime()
+        pixels = variant.pixels(variant.prepare(IMAGE)).to(variant.dtype)
+        with torch.inference_mode():
+            boxes.append(variant.image_embedding(pixels)["predictions"][:, :4])
+        (instances,) = variant.encode([IMAGE])
+        assert len(instances.masks)
+        assert variant.decode(instances, Prompts(boxes=BOXES)).logits.shape == (2, 1, *IMAGE.shape[:2])
+    # Box sides are made in float32: rounding moves them by far less than a pixel.
+    assert all(0 < float((found - boxes[0]).abs().max()) < 0.5 for found in boxes[1:])
+
+
 def test_fused_attention_is_the_same_function() -> None:
     torch.manual_seed(0)
     vit = small_vit().eval()

@@ -132,7 +132,7 @@ def test_touched_and_copied_files_run_nothing(project: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("src/sambench/results/statistics.py", {"accuracy_tables"}),
+        ("src/sambench/results/statistics.py", {"accuracy_tables", "efficiency_table"}),
         ("src/sambench/variants/baselines.py", {"segany_shard"}),
         ("src/sambench/evaluate/segany.py", {"segany_shard"}),
         ("workflow/scripts/prompts.py", {"prompt_group"}),
