@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from sambench.evaluate.masks import encode_rle
 from sambench.evaluate.samplers import parse_sampler
 from sambench.evaluate.segevery import EverythingTask, detector_of, match, measure_quality, measure_time, plan
 from sambench.jobs import EverythingJob
-from sambench.measure import memory
 from sambench.results.schemas import EVERYTHING, EVERYTHING_MASKS, SEGEVERY, read_parquet, write_parquet
 from sambench.results.segevery_table import average_recall, line
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
@@ -298,10 +299,12 @@ def test_plan_takes_the_first_annotated_images_by_id() -> None:
     assert [task.image_id for task in plan(images, instances, 1)] == [7]
 
 
-def test_peak_memory_sees_what_was_there_and_forgets_it() -> None:
-    memory.reset_peak(torch.device("cpu"))
-    before = memory.peak_mib(torch.device("cpu"))
-    block = np.ones(64 * 2**20, dtype=np.uint8)
-    during = memory.peak_mib(torch.device("cpu"))
-    assert during >= before + 60
-    assert block[-1] == 1
+def test_peak_memory_sees_what_was_there() -> None:
+    # In a process of its own: one that has freed memory before may reuse it, and its peak then stands still.
+    program = (
+        "import numpy as np, torch; from sambench.measure import memory; cpu = torch.device('cpu');"
+        "memory.reset_peak(cpu); before = memory.peak_mib(cpu);"
+        "block = np.ones(64 * 2**20, dtype=np.uint8); print(memory.peak_mib(cpu) - before, block[-1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 60 <= float(done.stdout.split()[0]) < 100
