@@ -16,7 +16,7 @@ STAMP := .venv/.complete
 SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
 
-.PHONY: run test check format report ui setup lock clean-venv
+.PHONY: run test check format report ui setup lock
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -73,6 +73,3 @@ ui: $(STAMP)
 lock: $(STAMP)
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
-
-clean-venv:
-	@rm -rf .venv

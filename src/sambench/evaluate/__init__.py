@@ -1,1 +1,1 @@
-"""Masks against ground truth: kernels (masks), promptable segmentation (segany)."""
+"""Masks against ground truth: kernels (masks), promptable segmentation (segany), everything (segevery), AP."""

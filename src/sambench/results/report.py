@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from sambench.provenance import read_libraries
 from sambench.results.tables import overview, presentable
 
 
@@ -64,11 +65,11 @@ def render(sections: Sequence[Section], provenance: Mapping[str, str], config: M
             for section in sections
         ],
         provenance=provenance,
-        libraries=json.loads(provenance.get("libraries", "{}")),
+        libraries=read_libraries(provenance),
         config=json.dumps(config, indent=2, default=str),
     )
 
 
 def _html(table: pd.DataFrame, kind: str) -> Markup:
-    """A table as HTML; cells that are words lie left, numbers right."""
+    """A table as HTML; the page itself lays columns of words to the left."""
     return Markup(table.to_html(index=False, border=0, classes=f"table {kind}", escape=True))

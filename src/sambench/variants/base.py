@@ -189,8 +189,8 @@ class MaskCandidates:
 class Features:
     """What `encode` leaves of one image for a neural variant.
 
-    maps: named feature maps, each (1, C, h, w), on the device; `image_embedding` is always among them for the
-        SAM families.
+    maps: named feature maps, each (1, C, h, w), on the device; the names are those of the official code
+        where it has several (SAM 2: image_embed, high_res_feats0, ...), else `image_embedding`.
     original_size, input_size: (height, width) of the image and of its resized, unpadded copy.
     """
 

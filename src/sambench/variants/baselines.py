@@ -5,6 +5,7 @@ No baseline has weights. All give masks of the original size, one token a prompt
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,9 +85,9 @@ class Baseline(Variant):
     def __init__(self, runtime: Runtime) -> None:
         self.device = runtime.torch_device()
 
+    @abstractmethod
     def masks(self, image: np.ndarray, prompts: Prompts) -> np.ndarray:
         """(H, W, 3) uint8 image and N prompts -> (N, H, W) bool."""
-        raise NotImplementedError
 
     def encode_prepared(self, prepared: Sequence[Any]) -> list[Any]:
         return list(prepared)
