@@ -18,7 +18,7 @@ from typing import Any
 
 from rlemasklib import RLEMask
 
-from sambench.datasets import coco
+from sambench.datasets import checks
 from sambench.errors import InputError
 from sambench.evaluate.average_precision import BOXES, COCO, FREQUENCIES, LVIS, MASKS, Evaluator, Rules
 
@@ -82,15 +82,15 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
 
 def read_truth(path: Path, iou_type: str) -> Truth:
     """A COCO or LVIS annotation file with everything checked that its evaluator uses."""
-    document = coco._read(path)
+    document = checks.read_annotations(path)
     rules = LVIS if any(field in image for image in document["images"] for field in _FEDERATED) else COCO
     categories = document.get("categories")
     if not isinstance(categories, list) or not categories:
         raise _refusal(path, "categories", "a list of at least one category", categories, "list the categories")
-    known = coco._categories(document, path) or set()
+    known = checks.category_ids(document, path) or set()
     if len(known) < len(categories):
         found = f"{len(categories) - len(known)} repeated"
-        raise coco._refusal(path, "categories", "ids that differ", found, "remove the repetition")
+        raise checks.refusal(path, "categories", "ids that differ", found, "remove the repetition")
     for i, category in enumerate(categories):
         if rules.federated and category.get("frequency") not in [*FREQUENCIES]:
             remedy = "take the complete LVIS file"
@@ -99,12 +99,12 @@ def read_truth(path: Path, iou_type: str) -> Truth:
     images: dict[int, dict[str, Any]] = {}
     for i, image in enumerate(document["images"]):
         field = f"images[{i}]"
-        image_id = coco._integer(image, "id", path, field)
+        image_id = checks.integer(image, "id", path, field)
         if image_id in images:
             raise _refusal(path, f"{field}.id", "an id that no image before it has", image_id, "remove the repetition")
         if iou_type == MASKS:
             for side in ("height", "width"):
-                coco._integer(image, side, path, field, low=1, high=coco._SIDE_LIMIT)
+                checks.integer(image, side, path, field, low=1, high=checks.SIDE_LIMIT)
         for name in _FEDERATED if rules.federated else ():
             ids = image.get(name)
             if not isinstance(ids, list) or not all(type(each) is int for each in ids):
@@ -112,7 +112,7 @@ def read_truth(path: Path, iou_type: str) -> Truth:
         images[image_id] = image
 
     rows = document["annotations"]
-    coco._check_ids(rows, images, path)  # type: ignore[arg-type]  # looks at the ids only
+    checks.check_ids(rows, images, path)
     annotations = defaultdict(list)
     for i, row in enumerate(rows):
         annotations[row["image_id"]].append(
@@ -125,20 +125,20 @@ def _annotation(
     row: dict[str, Any], image: dict[str, Any], categories: set[int], iou_type: str, path: Path, field: str
 ) -> dict[str, Any]:
     """What is compared of an annotation."""
-    category = coco._integer(row, "category_id", path, field)
+    category = checks.integer(row, "category_id", path, field)
     area: Any = row.get("area")
     crowd = row.get("iscrowd", 0)
     if category not in categories:
         remedy = "add the category or correct the id"
         raise _refusal(path, f"{field}.category_id", "an id listed under `categories`", category, remedy)
-    if not coco._is_number(area) or area < 0:
+    if not checks.is_number(area) or area < 0:
         raise _refusal(path, f"{field}.area", "a finite number of pixels, not negative", area, "add or correct it")
     if crowd not in (0, 1):
         raise _refusal(path, f"{field}.iscrowd", "0 or 1", crowd, "correct it, or leave it out for 0")
     kept = {"id": row["id"], "category_id": category, "area": area, "iscrowd": int(crowd)}
     if iou_type == BOXES:
         box = row.get("bbox")
-        if not coco._is_box(box):
+        if not checks.is_box(box):
             remedy = "add or correct it"
             raise _refusal(path, f"{field}.bbox", "x, y, width, height: 4 finite numbers", box, remedy)
         return kept | {"bbox": box}
@@ -149,12 +149,12 @@ def _annotation(
             if segmentation.get("size") != size or not _is_whole(size, counts):
                 raise _bad_rle(segmentation, size, path, field)
             return kept | {"segmentation": segmentation}
-        picture = coco._Image(image["id"], "", image["width"], image["height"])
-        return kept | {"segmentation": coco._run_lengths(segmentation, picture, path, field)}
+        checked = checks.run_lengths(segmentation, image["height"], image["width"], path, field)
+        return kept | {"segmentation": checked}
     if not isinstance(segmentation, list) or not segmentation:
         raise _refusal(path, field, "polygons or an RLE", segmentation, "add it, or score boxes with --iou-type bbox")
     for i, polygon in enumerate(segmentation):
-        coco._polygon(polygon, path, f"{field}[{i}]")
+        checks.polygon(polygon, path, f"{field}[{i}]")
     return kept | {"segmentation": segmentation}
 
 
@@ -185,7 +185,7 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
 
 def _box(entry: dict[str, Any], size: list[int], path: Path, i: int) -> list[float]:
     box: list[float] = entry.get("bbox", [])
-    if not coco._is_box(box):
+    if not checks.is_box(box):
         expected = "x, y, width, height: 4 finite numbers, no negative size"
         found, remedy = entry.get("bbox"), "correct it"
         if found is None and "segmentation" in entry:
@@ -244,7 +244,7 @@ def _entries(path: Path) -> Iterator[Any]:
                     more = file.read(max(_PIECE, len(text) - at))
                     if not more:
                         reason = str(error) if isinstance(error, ValueError) else "the end of the file"
-                        raise coco._refusal(path, f"[{number}]", "JSON", reason, "write the file again") from None
+                        raise checks.refusal(path, f"[{number}]", "JSON", reason, "write the file again") from None
                     text, at = (text[at:] + more).lstrip(), 0
                     continue
                 yield entry
@@ -252,10 +252,10 @@ def _entries(path: Path) -> Iterator[Any]:
                     return
                 at, number = delimiter.end(), number + 1
     except OSError as error:
-        raise coco._refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
+        raise checks.refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except UnicodeDecodeError as error:
-        raise coco._refusal(path, "", "JSON", str(error), _REMEDY) from None
+        raise checks.refusal(path, "", "JSON", str(error), _REMEDY) from None
 
 
 def _refusal(path: Path, field: str, expected: str, found: Any, remedy: str) -> InputError:
-    return coco._refusal(path, field, expected, coco._show(found), remedy)
+    return checks.refusal(path, field, expected, checks.show(found), remedy)
