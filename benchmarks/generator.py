@@ -26,7 +26,8 @@ from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 from segment_anything.modeling import Sam
 
-from sambench.evaluate.generator import Masks, Settings, Trace, generate
+from sambench.evaluate.filters import Masks, Settings, Trace
+from sambench.evaluate.generator import generate
 from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import GRID, Sampler
 from sambench.parity.fixtures import weight

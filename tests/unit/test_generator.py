@@ -13,8 +13,9 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils import amg
 
 from sambench.errors import InputError
-from sambench.evaluate import generator, samplers
-from sambench.evaluate.generator import Settings, Trace, generate
+from sambench.evaluate import filters, samplers
+from sambench.evaluate.filters import Settings, Trace
+from sambench.evaluate.generator import generate
 from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import GRID, Sampler, parse_sampler
 from sambench.parity.generators import ClosedForm, closed_form, xywh
@@ -128,7 +129,7 @@ def test_small_regions_are_removed_as_the_official_code_does(density: float, min
         expected, islands = (
             amg.remove_small_regions(filled, min_area, mode="islands") if filled.any() else (filled, False)
         )
-        found, changed = generator.remove_small_regions(mask, min_area)
+        found, changed = filters.remove_small_regions(mask, min_area)
         np.testing.assert_array_equal(found, expected)
         assert changed == (holes or islands)
 
@@ -200,7 +201,7 @@ def test_images_of_odd_sizes_give_masks_of_their_size(size: tuple[int, int]) -> 
 def test_slices_do_not_change_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     whole = generate(Blobs(), image, Sampler(GRID, 4), Settings(stability_score_thresh=0.5))
-    monkeypatch.setitem(generator.SLICE_BYTES, "cpu", 1)
+    monkeypatch.setitem(filters.SLICE_BYTES, "cpu", 1)
     sliced = generate(Blobs(), image, Sampler(GRID, 4), Settings(stability_score_thresh=0.5))
     assert list(whole.counts) == list(sliced.counts)
 
@@ -271,7 +272,8 @@ from pathlib import Path
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
 from test_generator import Blobs
-from sambench.evaluate.generator import Settings, generate
+from sambench.evaluate.filters import Settings
+from sambench.evaluate.generator import generate
 from sambench.evaluate.samplers import Sampler
 
 def mib(field):

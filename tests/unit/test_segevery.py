@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sambench.errors import InputError
-from sambench.evaluate.generator import Masks, Settings
+from sambench.evaluate.filters import Masks, Settings
 from sambench.evaluate.masks import encode_rle
 from sambench.evaluate.samplers import parse_sampler
 from sambench.evaluate.segevery import EverythingTask, detector_of, match, measure_quality, measure_time, plan

@@ -68,7 +68,7 @@ def main(
         Parquet file for the masks themselves, quality only
     """
     from sambench.evaluate import segevery
-    from sambench.evaluate.generator import Settings
+    from sambench.evaluate.filters import Settings
     from sambench.evaluate.samplers import OBJECT_AWARE, parse_sampler
 
     how, folders, kept = json.loads(runtime), [Path(folder) for folder in json.loads(weights)], None

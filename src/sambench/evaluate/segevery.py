@@ -19,7 +19,8 @@ from hotcoco import COCO, COCOeval, Params
 
 from sambench.datasets.coco import read_image
 from sambench.errors import InputError
-from sambench.evaluate.generator import Masks, Settings, Trace, generate
+from sambench.evaluate.filters import Masks, Settings, Trace
+from sambench.evaluate.generator import generate
 from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import OBJECT_AWARE, ORACLE_BOXES, Sampler
 from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak

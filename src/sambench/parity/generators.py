@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sambench.evaluate.generator import Masks, Settings, Trace, generate
+from sambench.evaluate.filters import Masks, Settings, Trace
+from sambench.evaluate.generator import generate
 from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import COARSER, GRID, HIERARCHICAL, Sampler, point_grid
 from sambench.parity.fixtures import Report, Row, fixture_image, read_fixture, same
