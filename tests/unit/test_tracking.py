@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sambench.results.schemas import ACCURACY
-from sambench.results.tracking import Entry, accuracy_entries, log_study
+from sambench.results.schemas import ACCURACY, TABLES
+from sambench.results.tracking import RUNS, Entry, entries, log_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own imports warn in many ways
 
@@ -45,29 +45,40 @@ def test_logging_is_idempotent(tmp_path: Path) -> None:
     file.write_text("a,b\n")
     campaign = Entry("study 1", {"datasets": "d"}, {}, {"sambench.git_commit": "abc"})
 
-    def log(entries: Sequence[Entry]) -> tuple[int, int]:
-        outcome = log_study(database, artifacts, campaign, entries, [file])
+    def log(lines: Sequence[Entry]) -> tuple[int, int]:
+        outcome = log_study(database, artifacts, campaign, lines, [file])
         return outcome.written, outcome.kept
 
-    entries = accuracy_entries([table(box=50.0, tight_box=60.0)], {})
-    assert log(entries) == (3, 0)
+    rows = entries("boxes", table(box=50.0, tight_box=60.0), {})
+    assert log(rows) == (3, 0)
     first = runs(database)
-    assert first["d v eager box"].data.metrics == {
+    assert first["boxes d v eager box"].data.metrics == {
         "accuracy/miou": 50.0,
         "accuracy/instances": 4.0,
         "accuracy_single/instances": 4.0,
     }, "a number that does not exist is not logged"
     parent = first["study 1"].info
-    assert first["d v eager box"].data.tags["mlflow.parentRunId"] == parent.run_id
+    assert first["boxes d v eager box"].data.tags["mlflow.parentRunId"] == parent.run_id
     assert (artifacts / "sambench" / parent.run_id / "artifacts" / "boxes.csv").is_file()
     assert parent.artifact_uri == f"mlflow-artifacts:/sambench/{parent.run_id}/artifacts"
 
-    assert log(entries) == (0, 3)
+    assert log(rows) == (0, 3)
     assert {name: run.info.run_id for name, run in runs(database).items()} == {
         name: run.info.run_id for name, run in first.items()
     }
 
-    assert log(accuracy_entries([table(box=51.0)], {})) == (1, 1)
+    assert log(entries("boxes", table(box=51.0), {})) == (1, 1)
     last = runs(database)
-    assert set(last) == {"study 1", "d v eager box"}, "a result that is gone leaves no run"
-    assert last["d v eager box"].data.metrics["accuracy/miou"] == 51.0
+    assert set(last) == {"study 1", "boxes d v eager box"}, "a result that is gone leaves no run"
+    assert last["boxes d v eager box"].data.metrics["accuracy/miou"] == 51.0
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_logged_table_has_the_columns_that_name_its_runs(name: str) -> None:
+    group, coordinates = RUNS[name]
+    assert set(coordinates) <= set(TABLES[name].names) and "status" in TABLES[name].names
+    line = pd.DataFrame([dict.fromkeys(TABLES[name].names, "argmax")])
+    (column,) = [n for n in ("miou", "ap", "ar_1000", "params_m", "segany_ms") if n in line]
+    line[column] = 7.5
+    (entry,) = entries(name, line, {})
+    assert entry.metrics == {f"{group}/{column}": 7.5} and list(entry.params) == list(coordinates)

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from sambench.provenance import digest
-from sambench.results.schemas import ACCURACY, read_parquet, read_provenance
-from sambench.results.tracking import Entry, accuracy_entries, log_study
+from sambench.results.schemas import TABLES, read_parquet, read_provenance
+from sambench.results.tracking import Entry, entries, log_study
 from sambench.script import run
 
 
@@ -26,17 +26,21 @@ def main(*, results: Path, tables: str, config: str, database: Path, artifacts: 
     artifacts
         folder for the files of the parent run
     """
-    paths = [results / "tables" / f"{name}.parquet" for name in json.loads(tables)]
-    frames = [read_parquet(path, ACCURACY).to_pandas() for path in paths]
+    paths = {name: results / "tables" / f"{name}.parquet" for name in json.loads(tables)}
+    lines = [
+        entry
+        for name, path in paths.items()
+        for entry in entries(name, read_parquet(path, TABLES[name]).to_pandas(), {})
+    ]
     study = json.loads(config)
-    origin = read_provenance(paths[0])
+    origin = read_provenance(next(iter(paths.values())))
     params = {name: ", ".join(values) for name, values in study["study"].items()}
     tags = {f"sambench.{name}": value for name, value in origin.items()}
     campaign = Entry(f"study {digest(study)[:12]}", params, {}, tags)
     files = sorted(
         path for kind in ("tables", "figures", "report") for path in (results / kind).glob("*") if path.is_file()
     )
-    outcome = log_study(database, artifacts, campaign, accuracy_entries(frames, {}), files)
+    outcome = log_study(database, artifacts, campaign, lines, files)
     print(f"MLflow: {outcome.written} runs written, {outcome.kept} as they were", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,16 @@ from sambench.provenance import digest
 EXPERIMENT = "sambench"
 KEY, DIGEST = "sambench.key", "sambench.digest"
 PARENT = "mlflow.parentRunId"
-COORDINATES = ("dataset", "variant", "runtime", "prompt")
-METRICS = ("miou", "miou_low", "miou_high", "miou_small", "miou_medium", "miou_large", "instances", "images")
+# Of each table that is logged: what its metrics are grouped under, and the columns that name a run.
+RUNS = {
+    "boxes": ("accuracy", ("dataset", "variant", "runtime", "prompt")),
+    "points": ("accuracy", ("dataset", "variant", "runtime", "prompt")),
+    "instances": ("average_precision", ("dataset", "detector", "variant", "runtime")),
+    "detectors": ("average_precision", ("dataset", "detector")),
+    "segevery": ("everything", ("dataset", "variant", "runtime", "sampler")),
+    "efficiency": ("cost", ("variant",)),
+    "segany_time": ("latency", ("dataset", "variant", "runtime", "boxes")),
+}
 
 
 @dataclass(frozen=True)
@@ -42,23 +50,28 @@ class Outcome:
     written: int
 
 
-def accuracy_entries(tables: Iterable[pd.DataFrame], tags: Mapping[str, str]) -> list[Entry]:
-    """One entry a (dataset, variant, runtime, prompt), from tables with the columns of schemas.ACCURACY.
+def entries(name: str, table: pd.DataFrame, tags: Mapping[str, str]) -> list[Entry]:
+    """One entry a line of a table, or a group of lines that differ by the selection rule only; none for tables that
+    RUNS does not know.
 
     The headline rule's metrics are `accuracy/miou` and so on, another rule's `accuracy_single/miou`. A number that
     does not exist is not logged, neither as 0 nor as NaN; the status says why.
     """
-    entries = []
-    for table in tables:
-        for values, lines in table.groupby(list(COORDINATES), sort=False):
-            params = dict(zip(COORDINATES, map(str, values), strict=True))
-            metrics: dict[str, float] = {}
-            for line in lines.to_dict("records"):
-                group = "accuracy" if line["selection"] == "argmax" else f"accuracy_{line['selection']}"
-                metrics |= {f"{group}/{name}": float(line[name]) for name in METRICS if pd.notna(line[name])}
-            name = " ".join(params.values())
-            entries.append(Entry(name, params, metrics, {**tags, "status": lines["status"].iloc[0]}))
-    return entries
+    if name not in RUNS:
+        return []
+    group, coordinates = RUNS[name]
+    numbers = table.select_dtypes("number").columns.difference(coordinates, sort=False)
+    found = []
+    for values, lines in table.groupby(list(coordinates), sort=False):
+        params = dict(zip(coordinates, map(str, values), strict=True))
+        metrics: dict[str, float] = {}
+        for line in lines.to_dict("records"):
+            rule = line.get("selection", "argmax")
+            prefix = group if rule == "argmax" else f"{group}_{rule}"
+            metrics |= {f"{prefix}/{column}": float(line[column]) for column in numbers if pd.notna(line[column])}
+        facts = {**tags, "table": name, "status": lines["status"].iloc[0]}
+        found.append(Entry(" ".join([name, *params.values()]), params, metrics, facts))
+    return found
 
 
 def log_study(
