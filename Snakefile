@@ -8,6 +8,7 @@ snakemake --cores all segany | tables | report               one stage
 
 configfile: "config/variants.yaml"
 configfile: "config/datasets.yaml"
+configfile: "config/detectors.yaml"
 configfile: "config/config.yaml"
 
 
@@ -15,10 +16,13 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/weights.smk"
 include: "rules/prompts.smk"
+include: "rules/boxes.smk"
 include: "rules/segany.smk"
+include: "rules/instances.smk"
 include: "rules/segevery.smk"
 include: "rules/efficiency.smk"
 include: "rules/latency.smk"
+include: "rules/throughput.smk"
 include: "rules/results.smk"
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sambench.datasets import coco, scenes
-from sambench.evaluate.segany import evaluate, plan
+from sambench.evaluate.segany import Scores, evaluate, plan
 from sambench.prompts import make_prompts
 from sambench.script import run
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
@@ -93,7 +93,9 @@ def compare(annotations: Path, images: Path, rounds: int) -> None:
         at += count
 
     def ours() -> np.ndarray:
-        return evaluate(Shifted(masks), tasks, len(prompts), ["argmax"], "ours").iou["argmax"]
+        scores = Scores(len(prompts))
+        evaluate(Shifted(masks), tasks, scores, title="ours")
+        return scores.iou["argmax"]
 
     def usual() -> np.ndarray:
         ious, at = [], 0

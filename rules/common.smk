@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from sambench import resources
 from sambench.config import check_dataset, read_study
 from sambench.errors import InputError
+from sambench.jobs import Job, mask_selections
 from sambench.provenance import source_digest
 
 # Jobs call `python`: make it the one that runs Snakemake, whether its environment is activated or not. An
@@ -23,6 +26,22 @@ except InputError as error:
 RESULTS = study.results
 SCENES = f"{RESULTS}/datasets/scenes/source"
 EVERYTHING = study.config["segevery"]
+CLASS_AGNOSTIC = "--class-agnostic" if study.config["average_precision"]["class_agnostic"] else ""
+
+
+# Seconds of work, or a database: on the machine that Snakemake runs on, also when a cluster does the rest.
+localrules:
+    scenes,
+    efficiency_table,
+    latency_table,
+    throughput_table,
+    agreement_table,
+    reproduction_table,
+    segevery_table,
+    instances_table,
+    figure,
+    report_page,
+    tracking,
 
 
 wildcard_constraints:
@@ -64,6 +83,23 @@ def image_limit_of(wildcards):
     return f"--image-limit {limit}" if limit else ""
 
 
+def memory(stage):
+    """Megabytes of a job, by stage, variant and attempt."""
+    return lambda wildcards, attempt: resources.memory_mb(stage, study.cards.get(wildcards.get("variant")), attempt)
+
+
+def limit(stage):
+    """Minutes of a job, by stage, or by what is estimated for its variant and dataset, and by attempt."""
+    if stage in resources.STAGE_MINUTES:
+        return lambda wildcards, attempt: resources.stage_minutes(stage, attempt)
+    return lambda wildcards, attempt: resources.minutes(resources.estimate(study, stage, wildcards), attempt)
+
+
+def queueing(stage, *options):
+    """Options of sbatch: the longest jobs of a study start first."""
+    return lambda wildcards: " ".join([*options, resources.niceness(study, stage, wildcards)])
+
+
 def segany_threads(wildcards):
     """All cores for a network, which uses them; one for a baseline, so that several run at once."""
     return workflow.cores if study.cards[wildcards.variant].checkpoints else 1
@@ -73,6 +109,24 @@ def segany_gpu(wildcards):
     """A GPU slot for a network, unless its runtime is bound to the CPU."""
     cpu = study.config["runtimes"][wildcards.runtime].get("device") == "cpu"
     return 0 if cpu or not study.cards[wildcards.variant].checkpoints else 1
+
+
+def boxes_by(dataset, detectors):
+    return {name: f"{RESULTS}/boxes/{dataset}/{name}.parquet" for name in detectors}
+
+
+def boxes_of(wildcards):
+    """The box file of each detector in a prompt group."""
+    return boxes_by(wildcards.dataset, study.detectors(wildcards.group))
+
+
+def job_of(wildcards):
+    return Job(wildcards.dataset, wildcards.variant, wildcards.runtime, wildcards.group)
+
+
+def one_of(names):
+    """A constraint that only these names meet."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def runtime_of(wildcards):

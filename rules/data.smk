@@ -29,10 +29,13 @@ rule index_dataset:
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
     log:
         f"{RESULTS}/logs/index_dataset/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/index_dataset/{{dataset}}.tsv"
     conda:
         "../envs/sambench.yaml"
     resources:
-        mem_mb=8000,
+        mem_mb=memory("index_dataset"),
+        runtime=limit("index_dataset"),
     params:
         code=code("index_dataset"),
         images=images_of,

@@ -14,13 +14,16 @@ rule prompt_group:
         f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
     log:
         f"{RESULTS}/logs/prompts/{{dataset}}/{{group}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/prompts/{{dataset}}/{{group}}.tsv"
     conda:
         "../envs/sambench.yaml"
     resources:
-        mem_mb=8000,
+        mem_mb=memory("prompts"),
+        runtime=limit("prompts"),
     params:
         code=code("prompts"),
-        types=lambda wildcards: json.dumps(study.config["prompt_groups"][wildcards.group]),
+        types=lambda wildcards: json.dumps(study.prompt_types(wildcards.group)),
     shell:
         "python {input.script} --dataset {wildcards.dataset} --instances {input.instances} "
         "--types {params.types:q} --output {output} 2>&1 | tee {log}"

@@ -169,7 +169,7 @@ def download(
     Parameters
     ----------
     names
-        of the list: downloads, kinds of them (boxes), or variants, whose checkpoints are meant
+        of the list: downloads, kinds of them (boxes), or variants and detectors, whose checkpoints are meant
     show
         list what there is and what is here
     cache
@@ -178,11 +178,15 @@ def download(
         fetch nothing, say which files to put where; also with SAMBENCH_OFFLINE=1
     """
     from sambench.config import read_registries
+    from sambench.detectors.registry import read_detectors
     from sambench.downloads import catalogue
-    from sambench.downloads.store import Store, default_cache, default_offline, download_all, show_all
+    from sambench.downloads.store import Store, default_offline, download_all, show_all
+    from sambench.files import default_cache
     from sambench.variants.registry import read_cards
 
-    table, cards = catalogue.read_table(), read_cards(read_registries(["variants"])["variants"])
+    registries = read_registries(["variants", "detectors"])
+    cards = {**read_cards(registries["variants"]), **read_detectors(registries["detectors"])}
+    table = catalogue.read_table()
     folders = weights or DEFAULT_WEIGHTS
     store = Store((cache or default_cache()).absolute(), offline=offline or default_offline())
     if show or not names:
@@ -216,6 +220,69 @@ def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnost
     from sambench.score import score as score_files
 
     print(json.dumps(score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic), indent=2))
+
+
+@app.command
+def resume(
+    *arguments: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
+    prefix: str = "sambench",
+    cancel: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+) -> None:
+    """Go on after Snakemake was killed on a cluster (or its machine was): no job is lost and none runs twice.
+
+    - `sambench resume -- --workflow-profile profiles/slurm --configfile config/survey.yaml`
+
+    Jobs of this folder that still wait in the queue are taken back, those that run are waited for, the folder is
+    unlocked, and Snakemake starts again.
+
+    Parameters
+    ----------
+    arguments
+        what Snakemake was started with, after two hyphens
+    prefix
+        of the names of its jobs, the profile's slurm-jobname-prefix
+    cancel
+        end the running jobs instead of waiting for them
+    """
+    from sambench.cluster import resume as go_on
+
+    go_on(arguments, prefix, cancel=cancel)
+
+
+@app.command
+def simulate(
+    study: Path,
+    *,
+    nodes: list[int] | None = None,
+    gpus: int = 1,
+    measured: Path | None = None,
+    overhead: float | None = None,
+) -> None:
+    """Predict how long a study takes on a cluster, and what each stage costs.
+
+    - `sambench simulate config/survey.yaml --nodes 1 --nodes 8`
+
+    Durations are measured where an earlier run left its files (results/benchmarks), estimated otherwise.
+
+    Parameters
+    ----------
+    study
+        the file that --configfile names
+    nodes
+        how many there are; may be repeated; by default 1, 2, 4, 8 and 16
+    gpus
+        jobs that a node takes at once
+    measured
+        another results folder to take durations from
+    overhead
+        seconds that Snakemake adds to a job
+    """
+    from sambench import schedule
+    from sambench.config import read_study, read_study_file
+
+    work = schedule.tasks(read_study(read_study_file(study)), measured)
+    extra = schedule.OVERHEAD if overhead is None else overhead
+    print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ No network library is imported here: Snakemake reads this module in every job.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import jsonschema
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.jobs import Job
+from sambench.jobs import IMAGES_PER_SHARD, Job
 from sambench.variants.registry import Card, read_cards
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
@@ -22,7 +23,7 @@ _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "co
 CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
-CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "module", "extra")
+CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,41 @@ class Study:
             for group in self["prompt_groups"]
         ]
 
+    def images(self, dataset: str) -> int:
+        """How many images a dataset is known to have; one shard's worth when its entry does not say."""
+        entry = self.config["datasets"][dataset]
+        count = int(entry.get("image_count", IMAGES_PER_SHARD))
+        return min(count, entry.get("image_limit", count))
+
+    def shards(self, dataset: str) -> int:
+        """The number of jobs that a (variant, runtime, prompt group) is split into on a dataset."""
+        shards = self.config["shards"]
+        return math.ceil(self.images(dataset) / IMAGES_PER_SHARD) if shards == "auto" else int(shards)
+
     def segany_files(self) -> list[str]:
         """Every result file of the segany stage."""
-        return [file for job in self.jobs() for file in job.shard_files(self.results, self.config["shards"])]
+        return [file for job in self.jobs() for file in job.shard_files(self.results, self.shards(job.dataset))]
+
+    def prompt_types(self, group: str) -> list[str]:
+        """The members of a prompt group that are made from ground truth."""
+        return [name for name in self.config["prompt_groups"][group] if name not in self.config["detectors"]]
+
+    def detectors(self, group: str) -> list[str]:
+        """The members of a prompt group whose prompts are the boxes of a detector."""
+        return [name for name in self.config["prompt_groups"][group] if name in self.config["detectors"]]
+
+    def detector_groups(self) -> list[str]:
+        """The selected prompt groups that have a detector."""
+        return [group for group in self["prompt_groups"] if self.detectors(group)]
+
+    def mask_jobs(self) -> list[Job]:
+        """The segany jobs that also yield masks."""
+        groups = self.detector_groups()
+        return [job for job in self.jobs() if job.group in groups]
+
+    def mask_files(self) -> list[str]:
+        """Every file of masks that the segany stage yields."""
+        return [file for job in self.mask_jobs() for file in job.mask_files(self.results, self.shards(job.dataset))]
 
     def card(self, variant: str) -> dict[str, Any]:
         """The part of a variant's card that decides what it computes."""
@@ -73,12 +106,28 @@ class Study:
         return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
 
 
-def read_registries(names: Iterable[str] = ("variants", "datasets", "config")) -> dict[str, Any]:
+def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors", "config")) -> dict[str, Any]:
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
         merged |= _read_yaml(f"{name}.yaml")
     return merged
+
+
+def read_study_file(path: Path) -> dict[str, Any]:
+    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake."""
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise InputError(path, expected="a configuration file", found="none") from None
+    return merge(read_registries(), own)
+
+
+def merge(base: Any, own: Any) -> Any:
+    """One configuration on top of another, as Snakemake has it: mappings are merged, all else is replaced."""
+    if not isinstance(base, dict) or not isinstance(own, dict):
+        return own
+    return base | {key: merge(base.get(key), value) for key, value in own.items()}
 
 
 def _read_yaml(name: str) -> Any:
@@ -142,12 +191,13 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
     groups: dict[str, str] = {}
     for group in config["study"]["prompt_groups"]:
         for prompt in config["prompt_groups"][group]:
-            prompt_function(prompt)
+            if prompt not in config["detectors"]:
+                prompt_function(prompt, also=config["detectors"])
             if prompt in groups:
                 raise InputError(
                     "config",
                     f"prompt_groups.{group}",
-                    expected="prompt types of no other selected group",
+                    expected="prompt sets of no other selected group",
                     found=f"{prompt}, also in {groups[prompt]}",
                     remedy="remove it from one of the two",
                 )

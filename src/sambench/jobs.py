@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# One job of `shards: auto` covers so many images: minutes even for the fastest variant, so that the seconds that
+# Snakemake and the loading of a network cost disappear in it, and not hours for the slowest.
+IMAGES_PER_SHARD = 1250
 
 
 class Job(NamedTuple):
@@ -19,7 +28,18 @@ class Job(NamedTuple):
 
     def shard_files(self, results: str | Path, shards: int) -> list[str]:
         """One file a shard; other names when their number changes, so that none is mistaken for another."""
-        folder = f"{results}/segany/{self.dataset}/{self.variant}/{self.runtime}/{self.group}"
+        return self._files(results, "segany", shards)
+
+    def mask_files(self, results: str | Path, shards: int) -> list[str]:
+        """The masks of detector boxes, one file a shard."""
+        return self._files(results, "masks", shards)
+
+    def precision_file(self, results: str | Path) -> str:
+        """The average precision of these masks."""
+        return f"{results}/average_precision/{self.dataset}/{self.variant}/{self.runtime}/{self.group}.parquet"
+
+    def _files(self, results: str | Path, kind: str, shards: int) -> list[str]:
+        folder = f"{results}/{kind}/{self.dataset}/{self.variant}/{self.runtime}/{self.group}"
         return [f"{folder}/{shard}-of-{shards}.parquet" for shard in range(shards)]
 
 
@@ -40,3 +60,13 @@ def parse_shard(name: str) -> tuple[int, int]:
     """`0-of-4` -> (0, 4)."""
     shard, _, shards = name.partition("-of-")
     return int(shard), int(shards)
+
+
+def shard_images(images: pd.DataFrame, shard: int, shards: int) -> pd.DataFrame:
+    """The images of one shard: every `shards`-th one, so that shards are equal whatever the order of the images."""
+    return images.iloc[shard::shards]
+
+
+def mask_selections(selections: Sequence[str]) -> list[str]:
+    """The selection rules that choose a mask without the ground truth."""
+    return [rule for rule in selections if rule != "oracle"]

@@ -134,17 +134,18 @@ COUNTED_TYPES: dict[str, Callable[[int], Callable[[Instance], Prompt]]] = {
 }
 
 
-def prompt_function(name: str) -> Callable[[Instance], Prompt]:
+def prompt_function(name: str, also: Iterable[str] = ()) -> Callable[[Instance], Prompt]:
     """The function of a prompt type such as `box` or `random_3`.
 
-    Raises InputError with near matches for an unknown name.
+    Raises InputError for an unknown name, with near matches among the types and `also`.
     """
     counted = re.fullmatch(r"(random|click)_([1-9][0-9]?)", name)
     if counted:
         return COUNTED_TYPES[counted[1]](int(counted[2]))
     if name not in TYPES:
-        known = [*TYPES, "random_1", "random_3", "random_5", "click_1", "click_3", "click_5"]
-        raise InputError("prompts", name, expected="a prompt type", remedy=near_matches(name, known))
+        known = [*TYPES, "random_1", "random_3", "random_5", "click_1", "click_3", "click_5", *also]
+        expected = "a prompt type or a detector" if also else "a prompt type"
+        raise InputError("prompts", name, expected=expected, remedy=near_matches(name, known))
     return TYPES[name]
 
 

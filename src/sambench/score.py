@@ -83,7 +83,7 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
 def read_truth(path: Path, iou_type: str) -> Truth:
     """A COCO or LVIS annotation file with everything checked that its evaluator uses."""
     document = checks.read_annotations(path)
-    rules = LVIS if any(field in image for image in document["images"] for field in _FEDERATED) else COCO
+    rules = rules_of(document)
     categories = document.get("categories")
     if not isinstance(categories, list) or not categories:
         raise _refusal(path, "categories", "a list of at least one category", categories, "list the categories")
@@ -119,6 +119,11 @@ def read_truth(path: Path, iou_type: str) -> Truth:
             _annotation(row, images[row["image_id"]], known, iou_type, path, f"annotations[{i}]")
         )
     return Truth(images, annotations, categories, rules)
+
+
+def rules_of(document: dict[str, Any]) -> Rules:
+    """LVIS for an annotation file whose images have fields that only LVIS has, else COCO."""
+    return LVIS if any(field in image for image in document["images"] for field in _FEDERATED) else COCO
 
 
 def _annotation(

@@ -90,7 +90,14 @@ def test_columns_types_and_order(images: Path) -> None:
     types = dict.fromkeys(("annotation_id", "image_id", "category_id"), "int64")
     types |= dict.fromkeys(("x", "y", "w", "h", "area"), "float64") | {"iscrowd": "bool"}
     assert {name: str(index.instances[name].dtype) for name in types} == types
+    assert index.instances["frequency"].tolist() == [None] * 3
     assert index.counts == dict.fromkeys(coco.REASONS, 0)
+
+
+def test_instances_carry_the_frequency_of_their_category(images: Path) -> None:
+    document = dataset(annotation(1), annotation(2, category_id=8), annotation(3, category_id=9))
+    document["categories"] = [{"id": i, "name": str(i), "frequency": f} for i, f in ((9, "c"), (7, "f"), (8, "r"))]
+    assert read(document, images).instances["frequency"].tolist() == ["f", "r", "c"]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +276,7 @@ MALFORMED = [
         float("nan"),
         "pixels, finite and within 100000, found nan; correct it",
     ),
+    ("categories.0.frequency", "often", "categories[0].frequency: expected r, c or f, found 'often'; correct it, or"),
     ("annotations.1.segmentation.0.3", 1e300, "pixels, finite and within 100000, found 1e+300; correct it"),
     (
         "annotations.1.segmentation",
@@ -402,6 +410,11 @@ def test_real_lvis(shared: Path) -> None:
     folder = shared / "data/lvis_v0.5_val_subset"
     index = coco.index(folder / "lvis_v0.5_val_subset.json", folder / "val2017")
     assert (len(index.images), len(index.instances), index.instances.iscrowd.sum()) == (6, 16, 0)
+    document = json.loads((folder / "lvis_v0.5_val_subset.json").read_text())
+    of_category = {category["id"]: category["frequency"] for category in document["categories"]}
+    expected = {row["id"]: of_category[row["category_id"]] for row in document["annotations"]}
+    assert dict(zip(index.instances.annotation_id, index.instances.frequency, strict=True)) == expected
+    assert set(index.instances.frequency) <= {"r", "c", "f"}
 
 
 def gradient(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:

@@ -32,7 +32,7 @@ def changed(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
     study = read_study(registries)
     assert study["datasets"] == ["scenes"]
-    assert len(study.segany_files()) == len(study["variants"]) * registries["shards"]
+    assert len(study.segany_files()) == len(study["variants"]) * study.shards("scenes")
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
         ("study/runtimes", [], "config: study.runtimes: found \\[\\]"),
         ("study/selections", ["single"], "config: study.selections"),
         ("shards", 0, "config: shards: found 0 is less than the minimum"),
-        ("shards", "2", "config: shards: found '2' is not of type 'integer'"),
-        ("prompt_groups/ground_truth", ["bax"], "prompts: bax: expected a prompt type; did you mean box"),
+        ("shards", "2", "config: shards: found '2' does not match '\\^auto\\$'"),
+        ("prompt_groups/ground_truth", ["bax"], "prompts: bax: expected a prompt type or a detector; did you mean box"),
         ("runtimes/eager/dtype", "fp32", "config: runtimes.eager.dtype: found 'fp32' is not one of"),
         ("datasets/mine", {"annotations": "a.json"}, "config: datasets.mine"),
         ("datasets/a b", {"generator": "scenes"}, "config: datasets: found 'a b' does not match"),

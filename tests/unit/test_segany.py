@@ -14,7 +14,8 @@ from PIL import Image
 
 from sambench.errors import InputError
 from sambench.evaluate import masks
-from sambench.evaluate.segany import Scores, evaluate, plan, result_table, shard_images
+from sambench.evaluate.segany import ImageTask, Scores, evaluate, plan, result_table
+from sambench.jobs import shard_images
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
 
@@ -80,11 +81,17 @@ def dataset(folder: Path, images: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, 
     return image_table, instances, prompts
 
 
+def score(variant: Variant, tasks: Sequence[ImageTask], rows: int, selections: Sequence[str]) -> Scores:
+    scores = Scores(rows, selections)
+    evaluate(variant, tasks, scores)
+    return scores
+
+
 def test_the_three_rules_come_from_one_decode(tmp_path: Path) -> None:
     images, instances, prompts = dataset(tmp_path)
     # Columns 10, 2, 4, 7 of a truth of 5: IoU 1/2, 2/5, 4/5, 5/7. The best score of tokens 1-3 is token 3's.
     variant = Stripes([10, 2, 4, 7], [0.99, 0.1, 0.2, 0.3])
-    scores = evaluate(variant, plan(images, instances, prompts), len(prompts), ["argmax", "single", "oracle"])
+    scores = score(variant, plan(images, instances, prompts), len(prompts), ["argmax", "single", "oracle"])
     np.testing.assert_allclose(scores.iou["argmax"], 5 / 7)
     np.testing.assert_allclose(scores.iou["single"], 1 / 2)
     np.testing.assert_allclose(scores.iou["oracle"], 4 / 5)
@@ -95,14 +102,14 @@ def test_the_three_rules_come_from_one_decode(tmp_path: Path) -> None:
 
 def test_rules_that_are_not_wanted_stay_null(tmp_path: Path) -> None:
     images, instances, prompts = dataset(tmp_path)
-    scores = evaluate(Stripes([10, 5], [0.9, 0.5]), plan(images, instances, prompts), 2, ["argmax"])
+    scores = score(Stripes([10, 5], [0.9, 0.5]), plan(images, instances, prompts), 2, ["argmax"])
     assert scores.iou["argmax"].tolist() == [1.0, 1.0]
     assert np.isnan(scores.iou["single"]).all() and np.isnan(scores.iou["oracle"]).all()
 
 
 def test_an_empty_prediction_is_zero_and_never_dropped(tmp_path: Path) -> None:
     images, instances, prompts = dataset(tmp_path)
-    scores = evaluate(Stripes([0, 0], [0.0, 0.0]), plan(images, instances, prompts), 2, ["argmax"])
+    scores = score(Stripes([0, 0], [0.0, 0.0]), plan(images, instances, prompts), 2, ["argmax"])
     assert scores.iou["argmax"].tolist() == [0.0, 0.0]
     assert scores.status.tolist() == [OK, OK]
 
@@ -111,7 +118,7 @@ def test_unsupported_prompts_are_rows_with_a_status(tmp_path: Path) -> None:
     images, instances, prompts = dataset(tmp_path)
     variant = Stripes([10, 5], [0.9, 0.5])
     variant.prompt_kinds = frozenset({"box"})
-    scores = evaluate(variant, plan(images, instances, prompts), 2, ["argmax"])
+    scores = score(variant, plan(images, instances, prompts), 2, ["argmax"])
     assert scores.status.tolist() == [OK, UNSUPPORTED_PROMPT]
     table = result_table(prompts, instances, scores)
     assert table["iou"].isna().tolist() == [False, True]
@@ -130,7 +137,7 @@ def test_want_of_memory_is_a_status_and_others_go_on(tmp_path: Path, error: Exce
 
     variant = Greedy([10, 5], [0.9, 0.5])
     swapped = prompts.iloc[[1, 0, 2, 3]].reset_index(drop=True)
-    scores = evaluate(variant, plan(images, instances, swapped), 4, ["argmax"])
+    scores = score(variant, plan(images, instances, swapped), 4, ["argmax"])
     assert scores.status.tolist() == [OUT_OF_MEMORY, OK, OK, OK]
 
 
@@ -142,7 +149,7 @@ def test_a_bug_is_not_a_status(tmp_path: Path) -> None:
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        evaluate(Broken([1, 1], [0, 0]), plan(images, instances, prompts), 2, ["argmax"])
+        score(Broken([1, 1], [0, 0]), plan(images, instances, prompts), 2, ["argmax"])
 
 
 def test_an_unscored_prompt_is_refused(tmp_path: Path) -> None:
@@ -168,7 +175,7 @@ def test_clicks_follow_the_prediction(tmp_path: Path) -> None:
     images, instances, prompts = dataset(tmp_path)
     clicks = prompts.iloc[[1]].assign(prompt="click_3", points=[np.array([2, 3], np.float32)], labels=[[np.int8(1)]])
     variant = Stripes([10, 8], [0.9, 0.5])
-    evaluate(variant, plan(images, instances, clicks.reset_index(drop=True)), 1, ["argmax"])
+    score(variant, plan(images, instances, clicks.reset_index(drop=True)), 1, ["argmax"])
     last = variant.seen[-1]
     # The prediction is columns 0-7, the truth 0-4: the error is the stripe 5-7, so the clicks are negative and
     # start in its middle column, at the first of its deepest pixels.
@@ -180,9 +187,9 @@ def test_clicks_follow_the_prediction(tmp_path: Path) -> None:
 def test_chunks_and_upsampling_slices_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, instances, prompts = dataset(tmp_path, images=3)
     variant = Stripes([10, 2, 4, 7], [0.99, 0.1, 0.2, 0.3])
-    whole = evaluate(variant, plan(images, instances, prompts), 6, ["argmax", "oracle"])
+    whole = score(variant, plan(images, instances, prompts), 6, ["argmax", "oracle"])
     monkeypatch.setattr("sambench.evaluate.segany.UPSAMPLING_BYTES", 1)
     variant.decode_chunk = 1
-    parts = evaluate(variant, plan(images, instances, prompts), 6, ["argmax", "oracle"])
+    parts = score(variant, plan(images, instances, prompts), 6, ["argmax", "oracle"])
     for rule in whole.iou:
         np.testing.assert_array_equal(whole.iou[rule], parts.iou[rule])

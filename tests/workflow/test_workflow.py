@@ -117,6 +117,37 @@ def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
     assert not re.search(r'(src|href)="(https?:)?//', page), "the report needs no network"
 
 
+def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Path) -> None:
+    """Published boxes: one right, one half as high, so that only its box is found at an IoU threshold of 0.5."""
+    found = [
+        {"image_id": 1, "category_id": 1, "bbox": [5, 5, 6, 8], "score": 0.9},
+        {"image_id": 2, "category_id": 1, "bbox": [5, 5, 6, 4], "score": 0.8},
+    ]
+    (project / "tiny" / "boxes.json").write_text(json.dumps(found))
+    detectors = {"mine": {"family": "mine", "published": {"tiny": "tiny/boxes.json"}}, "absent": {"family": "mine"}}
+    groups = {"found": ["mine", "absent"]}
+    study = {**CONFIG["study"], "prompt_groups": ["boxes", "found"]}  # type: ignore[dict-item]
+    own = {**CONFIG, "detectors": detectors, "prompt_groups": {**CONFIG["prompt_groups"], **groups}, "study": study}  # type: ignore[dict-item]
+    (project / "tiny.yaml").write_text(yaml.safe_dump(own))
+    done = snakemake(project, "instances", "coco_results")
+    assert done.returncode == 0, done.stderr
+    tables = project / "results" / "tables"
+    detectors_table = pd.read_parquet(tables / "detectors.parquet").set_index("detector")
+    # Recall is 1 at the threshold 0.5 and 1/2 at the nine others, where the first 51 of 101 recalls have precision 1.
+    assert detectors_table.loc["mine", "ap"] == pytest.approx(100 * (1 + 9 * 51 / 101) / 10)
+    assert detectors_table.loc["absent", "status"] == "not available"
+    table = pd.read_parquet(tables / "instances.parquet").set_index(["detector", "variant"])
+    assert table.loc[("mine", "oracle"), "ap"] == pytest.approx(100)
+    # The filled boxes are the masks of 6x8 and 6x4 pixels: the truth is the latter.
+    assert table.loc[("mine", "box_fill"), "ap50"] == pytest.approx(100)
+    assert table.loc[("mine", "box_fill"), "box_ap"] == detectors_table.loc["mine", "ap"]
+    assert table.loc[("absent", "oracle"), "status"] == "not available"
+    assert table["ap"].isna().tolist() == [False, False, True, True]
+    file = project / "results/coco_results/tiny/box_fill/eager/found/mine.argmax.json"
+    assert [(row["image_id"], row["score"]) for row in json.loads(file.read_text())] == [(1, 0.9), (2, 0.8)]
+    assert len(pd.read_parquet(project / "results/segany/tiny/oracle/eager/found/0-of-2.parquet")) == 0
+
+
 def test_a_second_run_has_nothing_to_do(project: Path) -> None:
     done = snakemake(project)
     assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
@@ -156,7 +187,8 @@ def test_an_edit_runs_the_stages_that_depend_on_it(project: Path, file: str, sta
 def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
-    assert planned(project, "tables") == {"prompt_group": 1, "segany_shard": 4, "accuracy_tables": 1}
+    tables = {"accuracy_tables": 1, "reproduction_table": 1}
+    assert planned(project, "tables") == {"prompt_group": 1, "segany_shard": 4, **tables}
     assert planned(project, "segany") == {"prompt_group": 1, "segany_shard": 4, "segany": 1}
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr

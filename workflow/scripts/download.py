@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from sambench.downloads.catalogue import find, from_checkpoints, read_table
-from sambench.downloads.store import Store, default_cache, download_all
+from sambench.downloads.store import Store, download_all
+from sambench.files import default_cache
 from sambench.script import run
 
 

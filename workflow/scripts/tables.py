@@ -20,7 +20,7 @@ from sambench.results.tables import (
 from sambench.script import run
 
 
-def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, results: Path) -> None:
+def main(*, jobs: str, shards: str, selections: str, resamples: int, seed: int, results: Path) -> None:
     """Check that every planned prompt was scored once, then write tables/points.*, boxes.* and overview.md.
 
     Parameters
@@ -28,7 +28,7 @@ def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, 
     jobs
         JSON list of [dataset, variant, runtime, prompt group]
     shards
-        the number of shards of each job
+        JSON, the number of shards of each dataset
     selections
         JSON list of selection rules
     resamples
@@ -38,11 +38,11 @@ def main(*, jobs: str, shards: int, selections: str, resamples: int, seed: int, 
     results
         the results folder
     """
-    rules = json.loads(selections)
+    rules, split = json.loads(selections), json.loads(shards)
     tables = []
     for job in (Job(*names) for names in json.loads(jobs)):
         planned = read_parquet(Path(job.prompts_file(results)), PROMPTS).to_pandas()
-        files = [Path(file) for file in job.shard_files(results, shards)]
+        files = [Path(file) for file in job.shard_files(results, split[job.dataset])]
         rows = pd.concat([read_parquet(file, SEGANY).to_pandas() for file in files], ignore_index=True)
         check_complete(rows, planned, files[0].parent.as_posix())
         tables.append(accuracy(job, rows, rules, resamples=resamples, seed=seed))

@@ -2,7 +2,8 @@
 
 Everything that can be wrong with an annotation file is found here, in passes over its fields that come before
 the first mask is drawn, and is told in one line. LVIS files are COCO files here: their images are found by
-`coco_url`, and what only their evaluator needs (`neg_category_ids` and the like) is left alone.
+`coco_url`, their instances carry the frequency of the category, and what only their evaluator needs
+(`neg_category_ids` and the like) is left alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Index:
 
     images: image_id int64, path str, width and height int32; sorted by image_id.
     instances: annotation_id, image_id, category_id int64; x, y, w, h float64, the annotation box in pixels;
-        area float64; iscrowd bool; rle_size [H, W]; rle_counts bytes; sorted by image_id, then annotation_id.
+        area float64; iscrowd bool; rle_size [H, W]; rle_counts bytes; frequency, LVIS's r, c or f of the category,
+        else None; sorted by image_id, then annotation_id.
     counts: how many instances were skipped or completed, by reason (REASONS).
     """
 
@@ -82,6 +84,7 @@ def index(annotations: Path, images: Path, *, image_limit: int | None = None) ->
     _check_files(pictures.values(), annotations, images)
 
     categories = checks.category_ids(document, annotations)
+    frequencies = _frequencies(document.get("categories") or [], annotations)
     counts: Counter[str] = Counter()
     checked = [
         instance
@@ -101,7 +104,7 @@ def index(annotations: Path, images: Path, *, image_limit: int | None = None) ->
         images=pd.DataFrame(sorted(pictures.values()), columns=list(_Image._fields)).astype(
             {"image_id": "int64", "width": "int32", "height": "int32"}
         ),
-        instances=pd.DataFrame(drawn),
+        instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
         counts={reason: counts[reason] for reason in REASONS},
     )
 
@@ -163,6 +166,15 @@ def _images(entries: list[dict[str, Any]], path: Path, folder: Path) -> dict[int
         height = checks.integer(entry, "height", path, field, low=1, high=checks.SIDE_LIMIT)
         found[image_id] = _Image(image_id, str(folder / name), width, height)
     return found
+
+
+def _frequencies(categories: list[dict[str, Any]], path: Path) -> dict[int, str | None]:
+    """How frequent LVIS calls each category, by id; None in other formats."""
+    for i, category in enumerate(categories):
+        if category.get("frequency") not in (None, "r", "c", "f"):
+            found, remedy = checks.show(category["frequency"]), "correct it, or leave it out"
+            raise checks.refusal(path, f"categories[{i}].frequency", "r, c or f", found, remedy)
+    return {category["id"]: category.get("frequency") for category in categories}
 
 
 def _check_files(pictures: Collection[_Image], path: Path, folder: Path) -> None:

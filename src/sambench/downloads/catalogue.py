@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sambench.config import CONFIG_FOLDER, Study
+from sambench.detectors.registry import read_detectors, selected_detectors
 from sambench.errors import InputError, near_matches
 from sambench.variants.registry import Card
 
@@ -143,7 +144,8 @@ def from_checkpoints(
 ) -> list[Download]:
     """The checkpoints of a card as downloads; each belongs where it already lies, else into the first weights folder.
 
-    Where the address is of an archive and the file is none, size and digests are those of the archive.
+    Where the address is of an archive and the file is none, size and digests are those of the archive. A file may lie
+    in a folder of its own, which its name keeps.
     """
     items = []
     for checkpoint in checkpoints:
@@ -152,10 +154,16 @@ def from_checkpoints(
         packed = served.endswith(ARCHIVES) and not file.endswith(ARCHIVES)
         target = next((folder / file for folder in folders if (folder / file).is_file()), folders[0] / file)
         facts = {name: checkpoint[name] for name in ("bytes", *_DIGESTS) if name in checkpoint}
-        archive = {"file": served, "unpack": file} if packed else {"file": file}
+        archive = {"file": served, "unpack": file} if packed else {"file": PurePosixPath(file).name}
         items.append(
             Download(
-                name=file, kind="weights", urls=[url] if url else [], target=target, licence=licence, **facts, **archive
+                name=file.replace("/", "."),
+                kind="weights",
+                urls=[url] if url else [],
+                target=target,
+                licence=licence,
+                **facts,
+                **archive,
             )
         )
     return items
@@ -167,28 +175,30 @@ def from_card(card: Card, folders: Sequence[Path]) -> list[Download]:
 
 
 def selected(study: Study) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """What a study needs: names of the table of downloads, and checkpoints of its variants.
+    """What a study needs: names of the table of downloads, and checkpoints of its variants and detectors.
 
-    Datasets and detectors name theirs in `downloads`.
+    Datasets name theirs in `downloads`. Of the published boxes of detectors, those are meant that the table has.
     """
     chosen, config = study.config["study"], study.config
-    names = [
-        name
-        for registry in ("datasets", "detectors")
-        for entry in chosen.get(registry, [])
-        for name in config.get(registry, {}).get(entry, {}).get("downloads", [])
-    ]
+    names = [name for dataset in chosen["datasets"] for name in config["datasets"][dataset].get("downloads", [])]
     variants = list(chosen["variants"])
     if "object_aware" in chosen.get("samplers", []):
         variants.append(config["segevery"]["detector"])
-    cards = [study.cards[variant] for variant in variants]
+    cards: list[Card] = [study.cards[variant] for variant in variants]
+    detectors = read_detectors(config["detectors"])
+    published = {item.target: item.name for item in read_table().values() if item.kind == "boxes"}
+    for detector in (detectors[name] for name in selected_detectors(config)):
+        files = [detector.result_file(dataset) for dataset in chosen["datasets"]]
+        names += [published[file] for file in files if file in published]
+        if not all(files):
+            cards.append(detector)
     return list(dict.fromkeys(names)), [file for card in cards if card.builder for file in card.checkpoints]
 
 
 def find(
     names: Iterable[str], table: Mapping[str, Download], cards: Mapping[str, Card], folders: Sequence[Path]
 ) -> list[Download]:
-    """The downloads that names mean: rows of the table, all rows of a kind, or the checkpoints of a variant.
+    """The downloads that names mean: rows of the table, all rows of a kind, the checkpoints of a variant or detector.
 
     Raises InputError with near matches for any other name.
     """

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
@@ -29,14 +28,9 @@ from sambench.downloads.archives import unpack
 from sambench.downloads.catalogue import Download, file_digest
 from sambench.downloads.transfer import Patience, Refusal, check_space, receive, size
 from sambench.errors import InputError
-from sambench.files import write_text
+from sambench.files import default_cache, write_text
 
 RECEIPT = "receipt.json"
-
-
-def default_cache() -> Path:
-    """SAMBENCH_CACHE, else the user's cache folder, ~/.cache/sambench on Linux."""
-    return Path(os.environ.get("SAMBENCH_CACHE") or user_cache_path("sambench")).expanduser()
 
 
 def default_offline() -> bool:

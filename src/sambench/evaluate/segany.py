@@ -1,23 +1,25 @@
-"""Promptable segmentation: every prompt of an image decoded on one encoding, every mask scored against its instance.
+"""Promptable segmentation: every prompt of an image decoded on one encoding.
 
-The selection rules all come from one decode: `argmax` (highest predicted IoU among the multimask tokens), `single`
-(the single-mask token) and `oracle` (best IoU of all tokens). Only the masks that a rule needs are enlarged to the
-size of the image, and they are chosen on low-resolution logits, which is exactly what enlarging first would give.
+A mask prompted from ground truth is scored against its instance; one prompted by a detector's box is kept (see
+detections.py). The selection rules all come from one decode: `argmax` (highest predicted IoU among the multimask
+tokens), `single` (the single-mask token) and `oracle` (best IoU of all tokens). Only the masks that a rule needs are
+enlarged to the size of the image, and they are chosen on low-resolution logits, which is exactly what enlarging first
+would give.
 """
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
+from sambench.ahead import read_ahead
 from sambench.clicks import next_click
 from sambench.datasets.coco import read_image
 from sambench.errors import InputError
@@ -29,24 +31,26 @@ from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Variant
 
 SELECTIONS = ("argmax", "single", "oracle")
-PREFETCH = 3  # images read ahead of the one that is being decoded
 UPSAMPLING_BYTES = 512 * 2**20  # float32 logits at the size of the frame or image that may exist at once
+NOTHING = -1  # the instance of a detector's box that is on none
 
 
 @dataclass(frozen=True)
 class Batch:
     """Prompts of one image that go through one decode: the same kind and number of points.
 
-    rows: (N,) positions in the shard's table of prompts. instances: (N,) positions in the image's instances.
+    rows: (N,) positions in the shard's table of prompts. instances: (N,) positions in the image's instances, NOTHING
+    for a box of a detector that is on none. detected: whether all are boxes of detectors.
     """
 
     rows: np.ndarray
     instances: np.ndarray
     prompts: Prompts
     clicks: int = 0
+    detected: bool = False
 
     def __getitem__(self, part: slice) -> Batch:
-        return Batch(self.rows[part], self.instances[part], self.prompts[part], self.clicks)
+        return Batch(self.rows[part], self.instances[part], self.prompts[part], self.clicks, self.detected)
 
 
 @dataclass(frozen=True)
@@ -71,25 +75,30 @@ class LoadedImage:
     def packed_truth(self) -> np.ndarray:
         return masks.pack(self.truth)
 
-
-def shard_images(images: pd.DataFrame, shard: int, shards: int) -> pd.DataFrame:
-    """The images of one shard: every `shards`-th one, so that shards are equal whatever the order of the images."""
-    return images.iloc[shard::shards]
+    def targets(self, instances: np.ndarray) -> np.ndarray:
+        """(N, H, W) bool: the ground truth of the prompts, an empty mask where there is none."""
+        found = np.zeros((len(instances), *self.task.size), dtype=bool)
+        there = instances != NOTHING
+        found[there] = self.truth[instances[there]]
+        return found
 
 
 def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -> list[ImageTask]:
     """Group prompts and ground truth by image, without a scan per image. Images without prompts are left out.
 
-    All tables carry the columns of results/schemas.py; `prompts` must have the index 0, 1, ...
+    All tables carry the columns of results/schemas.py; `prompts` must have the index 0, 1, ... Where its column
+    `detected` says so, a row is the box of a detector (see detections.py).
 
     Raises InputError when a prompt names an annotation or an image that is not there.
     """
     position = pd.Series(np.arange(len(instances)), index=instances["annotation_id"].to_numpy())
-    of_prompt = position.reindex(prompts["annotation_id"].to_numpy()).to_numpy()
-    if np.isnan(of_prompt).any():
-        missing = int(prompts["annotation_id"].to_numpy()[np.isnan(of_prompt).argmax()])
-        raise InputError("prompts", "annotation_id", expected="annotations of the dataset", found=missing)
-    of_prompt = of_prompt.astype(np.int64)
+    annotations = prompts["annotation_id"].to_numpy()
+    detected = prompts["detected"].to_numpy(bool) if "detected" in prompts else np.zeros(len(prompts), bool)
+    of_prompt = position.reindex(annotations).fillna(NOTHING).to_numpy().astype(np.int64)
+    missing = (of_prompt == NOTHING) & ~detected
+    if missing.any():
+        found = int(annotations[missing.argmax()])
+        raise InputError("prompts", "annotation_id", expected="annotations of the dataset", found=found)
     rows_of_image = {key: np.sort(rows) for key, rows in prompts.groupby("image_id").indices.items()}
     unknown = rows_of_image.keys() - set(images["image_id"])
     if unknown:
@@ -99,29 +108,32 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
     points, labels = prompts["points"].to_numpy(), prompts["labels"].to_numpy()
     sizes, counts = instances["rle_size"].to_numpy(), instances["rle_counts"].to_numpy()
 
-    def batch(rows: np.ndarray, first: np.ndarray, clicks: int) -> Batch:
+    def batch(rows: np.ndarray, of_image: np.ndarray, clicks: int) -> Batch:
         has_box, has_points = boxes[rows[0]] is not None, points[rows[0]] is not None
         xy = np.stack(points[rows]).astype(np.float32).reshape(len(rows), -1, 2) if has_points else None
         marks = np.stack(labels[rows]).astype(np.int64) if has_points else None
         edges = np.stack(boxes[rows]).astype(np.float32) if has_box else None
-        return Batch(rows, first, Prompts(edges, xy, marks), clicks)
+        return Batch(rows, of_image, Prompts(edges, xy, marks), clicks, bool(detected[rows[0]]))
 
     tasks = []
     for image in images.itertuples(index=False):
         rows = rows_of_image.get(image.image_id)
         if rows is None:
             continue
-        unique, inverse = np.unique(of_prompt[rows], return_inverse=True)
-        groups: dict[tuple[bool, int, int], list[int]] = collections.defaultdict(list)
+        used = np.unique(of_prompt[rows])
+        used = used[used != NOTHING]
+        of_image = np.where(of_prompt[rows] == NOTHING, NOTHING, np.searchsorted(used, of_prompt[rows]))
+        groups: dict[tuple[bool, bool, int, int], list[int]] = collections.defaultdict(list)
         for at, row in enumerate(rows):
             size = 0 if labels[row] is None else len(labels[row])
-            groups[boxes[row] is not None, size, clicks_of(names[row])].append(at)
+            clicks = 0 if detected[row] else clicks_of(names[row])
+            groups[bool(detected[row]), boxes[row] is not None, size, clicks].append(at)
         tasks.append(
             ImageTask(
                 path=image.path,
                 size=(image.height, image.width),
-                rles=[(sizes[k], counts[k]) for k in unique],
-                batches=[batch(rows[at], inverse[at], key[2]) for key, at in groups.items()],
+                rles=[(sizes[k], counts[k]) for k in used],
+                batches=[batch(rows[at], of_image[at], key[-1]) for key, at in groups.items()],
             )
         )
     return tasks
@@ -131,136 +143,143 @@ def load(variant: Variant, task: ImageTask) -> LoadedImage:
     """Read one image, let the variant prepare it and unpack the ground truth. Runs in a worker thread."""
     height, width = task.size
     image = read_image(task.path, width, height)
-    truth = np.stack([masks.decode_rle(size, counts) for size, counts in task.rles])
+    truth = np.zeros((len(task.rles), height, width), dtype=bool)
+    for at, (size, counts) in enumerate(task.rles):
+        truth[at] = masks.decode_rle(size, counts)
     return LoadedImage(task, variant.prepare(image), truth)
 
 
-def read_ahead(variant: Variant, tasks: Iterable[ImageTask]) -> Iterator[LoadedImage]:
-    """Load images in the order of the tasks, a few ahead of the consumer."""
-    with ThreadPoolExecutor(max_workers=PREFETCH) as pool:
-        queue: collections.deque[Future[LoadedImage]] = collections.deque()
-        try:
-            for task in tasks:
-                queue.append(pool.submit(load, variant, task))
-                if len(queue) > PREFETCH:
-                    yield queue.popleft().result()
-            while queue:
-                yield queue.popleft().result()
-        finally:
-            for future in queue:
-                future.cancel()
+class Outcome(Protocol):
+    """What becomes of the candidate masks of prompts."""
+
+    def take(self, candidates: MaskCandidates, batch: Batch, loaded: LoadedImage) -> None:
+        """Fill in the rows of a batch that was decoded."""
+
+    def give_up(self, rows: np.ndarray, status: str) -> None:
+        """Say of rows why there is nothing."""
 
 
 class Scores:
-    """The columns that an evaluation fills in, one row a prompt, everything null until it is scored."""
+    """The columns of prompts from ground truth, one row a prompt, everything null until it is scored.
 
-    def __init__(self, rows: int, status: str = "") -> None:
+    selections: the rules whose IoU is wanted; `argmax` always is.
+    """
+
+    def __init__(self, rows: int, selections: Sequence[str] = ("argmax",), status: str = "") -> None:
+        self.selections = selections
         self.iou = {name: np.full(rows, np.nan) for name in SELECTIONS}
         self.predicted_iou = np.full(rows, np.nan, dtype=np.float32)
         self.selected_token = np.full(rows, -1, dtype=np.int8)
         self.status = np.full(rows, status, dtype=object)
 
+    def take(self, candidates: MaskCandidates, batch: Batch, loaded: LoadedImage) -> None:
+        argmax = candidates.argmax()
+        tokens = tokens_to_enlarge(candidates, self.selections)
+        ious = np.full(tuple(tokens.shape), np.nan)
+        for prompt, token, found in enlarge(candidates, tokens, loaded.task.size):
+            shared, area, truth = _counts(found, loaded, batch.instances[prompt])
+            ious[prompt, token] = masks.iou(shared, area, truth)
+
+        every = np.arange(len(batch.rows))
+        best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
+        self.iou["argmax"][batch.rows] = ious[every, best]
+        if "single" in self.selections:
+            self.iou["single"][batch.rows] = ious[every, single]
+        if "oracle" in self.selections:
+            self.iou["oracle"][batch.rows] = ious.max(axis=1)
+        self.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
+        self.selected_token[batch.rows] = best
+        self.status[batch.rows] = OK
+
+    def give_up(self, rows: np.ndarray, status: str) -> None:
+        self.status[rows] = status
+
 
 def evaluate(
-    variant: Variant, tasks: Sequence[ImageTask], rows: int, selections: Sequence[str], title: str = "segany"
-) -> Scores:
-    """Score every prompt of the tasks.
+    variant: Variant,
+    tasks: Sequence[ImageTask],
+    scores: Outcome,
+    detections: Outcome | None = None,
+    title: str = "segany",
+) -> None:
+    """Decode every prompt of the tasks and hand the candidates to `scores`, those of detectors to `detections`.
 
-    rows: the number of prompts in all tasks together. selections: the rules whose IoU is wanted; `argmax` always is.
     A prompt that the variant does not take, or an image that does not fit into memory, leaves rows with a status.
     """
-    scores = Scores(rows)
-    for loaded in track(read_ahead(variant, tasks), len(tasks), title):
+
+    def outcome(batch: Batch) -> Outcome:
+        if not batch.detected:
+            return scores
+        assert detections is not None, "boxes of detectors need a place for their masks"
+        return detections
+
+    def give_up(error: BaseException, batches: Iterable[Batch]) -> None:
+        """Turn a want of memory into rows that say so; any other error is a bug and goes on its way."""
+        if not is_out_of_memory(error):
+            raise error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for batch in batches:
+            outcome(batch).give_up(batch.rows, OUT_OF_MEMORY)
+
+    for loaded in track(read_ahead(partial(load, variant), tasks), len(tasks), title):
         usable = []
         for batch in loaded.task.batches:
             if batch.prompts.kind in variant.prompt_kinds:
                 usable.append(batch)
             else:
-                scores.status[batch.rows] = UNSUPPORTED_PROMPT
+                outcome(batch).give_up(batch.rows, UNSUPPORTED_PROMPT)
         if not usable:
             continue
         try:
             features = variant.encode_prepared([loaded.prepared])[0]
         except (MemoryError, RuntimeError) as error:
-            _give_up(error, [batch.rows for batch in usable], scores)
+            give_up(error, usable)
             continue
         for batch in usable:
             for start in range(0, len(batch.rows), variant.decode_chunk):
                 part = batch[start : start + variant.decode_chunk]
                 try:
-                    _score(variant, features, part, loaded, selections, scores)
+                    outcome(part).take(_decode(variant, features, part, loaded), part, loaded)
                 except (MemoryError, RuntimeError) as error:
-                    _give_up(error, [part.rows], scores)
-    return scores
+                    give_up(error, [part])
 
 
-def _give_up(error: BaseException, rows: Iterable[np.ndarray], scores: Scores) -> None:
-    """Turn a want of memory into rows that say so; any other error is a bug and goes on its way."""
-    if not is_out_of_memory(error):
-        raise error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    for part in rows:
-        scores.status[part] = OUT_OF_MEMORY
-
-
-def _score(
-    variant: Variant,
-    features: Any,
-    batch: Batch,
-    loaded: LoadedImage,
-    selections: Sequence[str],
-    scores: Scores,
-) -> None:
-    """Decode one chunk of prompts and fill in its rows."""
+def _decode(variant: Variant, features: Any, batch: Batch, loaded: LoadedImage) -> MaskCandidates:
+    """The candidates of one chunk of prompts, after its interactive clicks."""
     prompts = batch.prompts
     if variant.uses_ground_truth:
-        prompts = Prompts(prompts.boxes, prompts.points, prompts.labels, loaded.truth[batch.instances])
+        prompts = Prompts(prompts.boxes, prompts.points, prompts.labels, loaded.targets(batch.instances))
     for _ in range(batch.clicks - 1):
         prompts = _add_click(variant, features, prompts, loaded.truth[batch.instances])
-    candidates = variant.decode(features, prompts)
-    argmax = candidates.argmax()
-    tokens = _tokens_to_enlarge(candidates, argmax, selections)
-    ious = _token_ious(candidates, tokens, loaded, batch.instances)
-
-    every = np.arange(len(batch.rows))
-    best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
-    scores.iou["argmax"][batch.rows] = ious[every, best]
-    if "single" in selections:
-        scores.iou["single"][batch.rows] = ious[every, single]
-    if "oracle" in selections:
-        scores.iou["oracle"][batch.rows] = ious.max(axis=1)
-    scores.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
-    scores.selected_token[batch.rows] = best
-    scores.status[batch.rows] = OK
+    return variant.decode(features, prompts)
 
 
-def _tokens_to_enlarge(candidates: MaskCandidates, argmax: torch.Tensor, selections: Sequence[str]) -> torch.Tensor:
-    """(N, M) bool: the candidates that a wanted rule looks at."""
-    wanted = torch.zeros(candidates.scores.shape, dtype=torch.bool, device=argmax.device)
+def tokens_to_enlarge(candidates: MaskCandidates, selections: Sequence[str]) -> torch.Tensor:
+    """(N, M) bool: the candidates that a rule looks at; `argmax` always does."""
+    wanted = torch.zeros(candidates.scores.shape, dtype=torch.bool, device=candidates.scores.device)
     if "oracle" in selections:
         return ~wanted
-    wanted.scatter_(1, argmax[:, None], True)
+    wanted.scatter_(1, candidates.argmax()[:, None], True)
     if "single" in selections:
         wanted.scatter_(1, candidates.single[:, None], True)
     return wanted
 
 
-def _token_ious(
-    candidates: MaskCandidates, tokens: torch.Tensor, loaded: LoadedImage, instances: np.ndarray
-) -> np.ndarray:
-    """(N, M) float64 IoU of the wanted candidates with the instance of their prompt, NaN for the others."""
+def enlarge(
+    candidates: MaskCandidates, tokens: torch.Tensor, size: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
+    """The wanted candidates at the size of the image, as many at once as memory is meant for.
+
+    tokens: (N, M) bool. Yields the positions of prompt and token, (n,) each, and the masks, (n, H, W) bool on the
+    device.
+    """
     prompt, token = (index.cpu() for index in tokens.nonzero(as_tuple=True))
-    ious = np.full(tuple(tokens.shape), np.nan)
-    height, width = loaded.task.size
     frame = candidates.upsampling.frame or (0, 0)
-    step = max(1, UPSAMPLING_BYTES // (4 * max(height * width, frame[0] * frame[1])))
+    step = max(1, UPSAMPLING_BYTES // (4 * max(size[0] * size[1], frame[0] * frame[1])))
     for start in range(0, len(prompt), step):
         p, t = prompt[start : start + step], token[start : start + step]
-        found = candidates.upsampling.masks(candidates.logits[p, t])
-        shared, area, truth = _counts(found, loaded, instances[p.numpy()])
-        ious[p.numpy(), t.numpy()] = masks.iou(shared, area, truth)
-    return ious
+        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.logits[p, t])
 
 
 def _counts(

@@ -25,7 +25,8 @@ IMAGES = pa.schema(
         pa.field("height", pa.int32()),
     ]
 )
-# x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width.
+# x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width. frequency: of the
+# category in LVIS, r(are), c(ommon) or f(requent); null elsewhere.
 INSTANCES = pa.schema(
     [
         pa.field("annotation_id", pa.int64()),
@@ -34,6 +35,7 @@ INSTANCES = pa.schema(
         *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "area")],
         pa.field("iscrowd", pa.bool_()),
         *_rle,
+        pa.field("frequency", pa.string()),
     ]
 )
 # points: x0, y0, x1, y1, ...; labels: one a point; box: x0, y0, x1, y1. Null where the prompt has none.
@@ -45,6 +47,15 @@ PROMPTS = pa.schema(
         pa.field("points", pa.list_(pa.float32())),
         pa.field("labels", pa.list_(pa.int8())),
         pa.field("box", pa.list_(pa.float32())),
+    ]
+)
+# The boxes of a detector, best first in each image: category_id of the dataset; x, y, w, h in pixels, inside the image.
+# Why there are none, such as `no weights`, is the `status` of the file's provenance.
+BOXES = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "score")],
     ]
 )
 # iou follows the argmax rule; a rule that was not asked for, or a row whose status is not ok, is null.
@@ -62,6 +73,43 @@ SEGANY = pa.schema(
         pa.field("predicted_iou", pa.float32()),
         pa.field("selected_token", pa.int8()),
         pa.field("status", pa.string()),
+    ]
+)
+# The masks of detector boxes, one row a box and selection rule; category and score are the detector's. Without a mask
+# where the status is not ok.
+MASKS = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        pa.field("detector", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("selection", pa.string()),
+        pa.field("predicted_iou", pa.float32()),
+        *_rle,
+        pa.field("status", pa.string()),
+    ]
+)
+_AP = [
+    *[pa.field(n, pa.float64()) for n in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")],
+    *[pa.field(n, pa.float64()) for n in ("ap_rare", "ap_common", "ap_frequent")],
+]
+_AP_OF = [
+    *[pa.field(n, pa.int64()) for n in ("detections", "images")],
+    *[pa.field(n, pa.string()) for n in ("rules", "boxes_sha256", "status")],
+]
+# The table `detectors`: AP of their boxes in per cent, by the rules of COCO or LVIS (the latter with AP by frequency).
+DETECTORS = pa.schema([*[pa.field(n, pa.string()) for n in ("dataset", "detector")], *_AP, *_AP_OF])
+# The same of the masks that one variant gives for these boxes.
+MASK_PRECISION = pa.schema(
+    [*[pa.field(n, pa.string()) for n in ("dataset", "detector", "selection")], *_AP, *_AP_OF],
+)
+# The table `instances`: these of all variants; box_ap: AP of the boxes themselves.
+INSTANCE_SEGMENTATION = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "detector", "variant", "runtime", "selection")],
+        *_AP,
+        pa.field("box_ap", pa.float64()),
+        *_AP_OF,
     ]
 )
 # The tables `points` and `boxes`: means in per cent over `instances` instances of `images` images.
@@ -175,10 +223,76 @@ SEGANY_TIME = pa.schema(
             )
         ],
         pa.field("n", pa.int64()),
-        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "first_ms", "others")],
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib", "first_ms", "throughput_img_s")],
+        pa.field("best_batch", pa.int32()),
+        pa.field("others", pa.float64()),
         pa.field("threads", pa.int32()),
         pa.field("busy", pa.bool_()),
         pa.field("status", pa.string()),
+    ]
+)
+
+# Images a second, one row a batch size. images, boxes: done in `seconds`, of which encode_seconds went into the image
+# encoder and wait_seconds into waiting for images. requested_mib: as in LATENCY, or the estimate that kept a batch from
+# being tried.
+THROUGHPUT_RUN = pa.schema(
+    [
+        pa.field("batch", pa.int32()),
+        *[pa.field(n, pa.int64()) for n in ("images", "boxes")],
+        *[
+            pa.field(n, pa.float64())
+            for n in ("seconds", "encode_seconds", "wait_seconds", "peak_memory_mib", "requested_mib")
+        ],
+        pa.field("status", pa.string()),
+    ]
+)
+# The table `throughput`: encode_img_s counts the time of the encoder alone; data_wait in per cent of the time.
+THROUGHPUT = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        pa.field("batch", pa.int32()),
+        pa.field("best", pa.bool_()),
+        *[
+            pa.field(n, pa.float64())
+            for n in ("throughput_img_s", "encode_img_s", "boxes_per_image", "data_wait", "seconds")
+        ],
+        pa.field("n", pa.int64()),
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib", "others")],
+        pa.field("threads", pa.int32()),
+        pa.field("busy", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)
+
+# A runtime against eager float32, one row an image and box: the IoU of the two masks of the token that eager chooses,
+# its share of the image's area, and whether the runtime chooses that token too.
+AGREEMENT_RUN = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("box", pa.int32()),
+        pa.field("iou", pa.float64()),
+        pa.field("area", pa.float64()),
+        pa.field("same_token", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)
+# The table `agreement`: mean and lowest IoU, same_token, and area (of the image that a mask covers) in per cent.
+AGREEMENT = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        *[pa.field(n, pa.float64()) for n in ("miou", "miou_low", "miou_high", "lowest", "same_token", "area")],
+        *[pa.field(n, pa.int64()) for n in ("prompts", "images")],
+        pa.field("status", pa.string()),
+    ]
+)
+
+# The table `reproduction`: a published figure beside ours, in the unit of our column `metric` of `table`. difference in
+# per cent of the published value; explanation where it is above one; hardware that the published figure was taken on.
+REPRODUCTION = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("table", "variant", "dataset", "setting", "metric")],
+        *[pa.field(n, pa.float64()) for n in ("measured", "published", "difference")],
+        *[pa.field(n, pa.string()) for n in ("explanation", "runtime", "device", "hardware", "source")],
     ]
 )
 
@@ -187,10 +301,15 @@ SEGANY_TIME = pa.schema(
 TABLES = {
     "boxes": ACCURACY,
     "points": ACCURACY,
+    "instances": INSTANCE_SEGMENTATION,
+    "detectors": DETECTORS,
     "segevery": EVERYTHING,
     "efficiency": EFFICIENCY,
     "efficiency_parts": EFFICIENCY_PARTS,
     "segany_time": SEGANY_TIME,
+    "throughput": THROUGHPUT,
+    "agreement": AGREEMENT,
+    "reproduction": REPRODUCTION,
 }
 
 

@@ -13,7 +13,7 @@ from sambench.files import write_text
 from sambench.jobs import Job
 from sambench.results.schemas import ACCURACY, write_parquet
 from sambench.results.statistics import clustered_bootstrap
-from sambench.status import OK
+from sambench.status import OK, summary
 
 SMALL, LARGE = 32.0**2, 96.0**2  # COCO's bounds of `area` in pixels
 IOU_COLUMN = {"argmax": "iou", "single": "iou_single", "oracle": "iou_oracle"}
@@ -80,13 +80,8 @@ def _means(scored: pd.DataFrame, column: str, resamples: int, seed: int) -> dict
 
 
 def status_of(statuses: pd.Series) -> str:
-    """`ok`, the one reason there is, or how many rows each reason took."""
-    counts = statuses[statuses != OK].value_counts()
-    if counts.empty:
-        return OK
-    if len(counts) == 1 and counts.iloc[0] == len(statuses):
-        return str(counts.index[0])
-    return ", ".join(f"{status}: {count} of {len(statuses)}" for status, count in counts.items())
+    """The status of a line that is made of many rows."""
+    return summary(statuses.value_counts().to_dict())
 
 
 def split_by_prompt(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -113,8 +108,12 @@ def write_table(
 
 def presentable(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) -> pd.DataFrame:
     """A table for people: one decimal or as many as `decimals` says of a column, interval in one column, a dash and the
-    status where there is no number."""
+    status where there is no number, digests cut short, and no columns of AP that are empty throughout."""
     shown = table.copy()
+    if "ap" in table and table["ap"].notna().any():  # AP by frequency is LVIS's, and a size may not occur
+        shown = shown.drop(columns=[name for name in table if name.startswith("ap_") and table[name].isna().all()])
+    for name in (name for name in shown if name.endswith("_sha256")):
+        shown[name] = shown[name].str[:12]
     floats = [name for name in shown.columns if pd.api.types.is_float_dtype(table[name])]
     for name in floats:
         digits = (decimals or {}).get(name, 1)
@@ -131,15 +130,21 @@ def presentable(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) 
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """The headline of an accuracy table: one line a variant, one column a prompt type, mIoU by `argmax` or a status."""
+    """The headline of an accuracy table: one line a variant, one column a prompt set, by `argmax`.
+
+    table: the columns of schemas.ACCURACY, whose mIoU it shows, or of schemas.INSTANCE_SEGMENTATION, whose AP it
+    shows; a status where there is no number.
+    """
+    column, value = ("prompt", "miou") if "miou" in table else ("detector", "ap")
     lines = table[table["selection"] == "argmax"].copy()
     lines["cell"] = [
-        f"{miou:.1f}" if pd.notna(miou) else status for miou, status in zip(lines["miou"], lines["status"], strict=True)
+        f"{number:.1f}" if pd.notna(number) else status
+        for number, status in zip(lines[value], lines["status"], strict=True)
     ]
     keys = ["dataset", "variant", "runtime"]
-    wide = lines.pivot(index=keys, columns="prompt", values="cell")
+    wide = lines.pivot(index=keys, columns=column, values="cell")
     ordered = wide.reindex(
-        index=pd.MultiIndex.from_frame(lines[keys].drop_duplicates()), columns=lines["prompt"].unique()
+        index=pd.MultiIndex.from_frame(lines[keys].drop_duplicates()), columns=lines[column].unique()
     )
     return ordered.rename_axis(columns=None).reset_index()
 

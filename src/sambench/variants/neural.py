@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from sambench.errors import InputError
-from sambench.variants.base import Features, Prompts, Runtime, Variant
+from sambench.variants.base import ONNX, Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import looks_like, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+NO_ONNX = "remove `onnx: true` from its card"
 
 
 def renamer(
@@ -37,6 +39,41 @@ def renamer(
         return renamed
 
     return rename
+
+
+def load_strictly(
+    module: nn.Module, ours: Mapping[str, Any], official: Mapping[str, Any], source: str, name: str
+) -> None:
+    """Load a state dict that must fit to the last key.
+
+    ours: with the keys of `module`; official: as it was in the file `source`; name: of the card that the file is for.
+
+    Raises InputError naming the variant that the file seems to belong to, or else every missing, unexpected and
+    misshapen key.
+    """
+    expected = module.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - ours.keys()),
+        "unexpected": sorted(ours.keys() - expected.keys()),
+        "of another shape": sorted(
+            key for key in expected.keys() & ours.keys() if expected[key].shape != ours[key].shape
+        ),
+    }
+    if any(problems.values()):
+        others = looks_like(official)
+        found = "; ".join(f"{len(keys)} {title}: {', '.join(keys)}" for title, keys in problems.items() if keys)
+        if others and name not in others:
+            # The file of another variant differs nearly everywhere: its name says more than a thousand keys.
+            counts = ", ".join(f"{len(keys)} {title}" for title, keys in problems.items() if keys)
+            found = f"what looks like {' or '.join(others)} ({counts})"
+        raise InputError(
+            source,
+            "state_dict",
+            expected=f"the keys of {name}",
+            found=found,
+            remedy="check that the file belongs to this variant",
+        )
+    module.load_state_dict(ours, strict=True)
 
 
 class NeuralVariant(Variant):
@@ -65,35 +102,8 @@ class NeuralVariant(Variant):
         self.load_official(read_checkpoint(path), str(path))
 
     def load_official(self, state: Mapping[str, Any], source: str) -> None:
-        """Load a state dict with the official names, strictly.
-
-        Raises InputError naming the variant that the file seems to belong to, or else every missing, unexpected and
-        misshapen key.
-        """
-        ours = self.rename(state)
-        expected = self.module.state_dict()
-        problems = {
-            "missing": sorted(expected.keys() - ours.keys()),
-            "unexpected": sorted(ours.keys() - expected.keys()),
-            "of another shape": sorted(
-                key for key in expected.keys() & ours.keys() if expected[key].shape != ours[key].shape
-            ),
-        }
-        if any(problems.values()):
-            others = looks_like(state)
-            found = "; ".join(f"{len(keys)} {title}: {', '.join(keys)}" for title, keys in problems.items() if keys)
-            if others and self.name not in others:
-                # The file of another variant differs nearly everywhere: its name says more than a thousand keys.
-                counts = ", ".join(f"{len(keys)} {title}" for title, keys in problems.items() if keys)
-                found = f"what looks like {' or '.join(others)} ({counts})"
-            raise InputError(
-                source,
-                "state_dict",
-                expected=f"the keys of {self.name or type(self).__name__}",
-                found=found,
-                remedy="check that the file belongs to this variant",
-            )
-        self.module.load_state_dict(ours, strict=True)
+        """Load a state dict with the official names, strictly; raises what `load_strictly` raises."""
+        load_strictly(self.module, self.rename(state), state, source, self.name or type(self).__name__)
         # Some encoders (TinyViT) cache what they derive from weights when the mode changes.
         self.module.train().eval()
 
@@ -112,12 +122,18 @@ class NeuralVariant(Variant):
             fuse_attention(self.module)
         if self.runtime.compile:
             self.compile()
+        if self.runtime.engine == ONNX:
+            self.use_onnx()
 
     def keep_float32(self) -> None:
         """Undo the dtype where precision is part of the protocol: coordinates and positional encodings."""
 
     def compile(self) -> None:
         """Compile the image encoder in place."""
+
+    def use_onnx(self) -> None:
+        """Put exported graphs in the place of the image encoder and the mask decoder."""
+        raise InputError(self.name, "onnx", expected="a variant of SAM 1", found=type(self).__name__, remedy=NO_ONNX)
 
     def pixels(self, prepared: Any) -> torch.Tensor:
         """One prepared image -> the (1, 3, S, S) float32 tensor that the image encoder gets, on the device."""

@@ -50,7 +50,7 @@ def ultralytics() -> SimpleNamespace:
     try:
         with warnings.catch_warnings():
             from ultralytics.data.augment import LetterBox
-            from ultralytics.nn.tasks import SegmentationModel, torch_safe_load
+            from ultralytics.nn.tasks import DetectionModel, SegmentationModel, torch_safe_load
             from ultralytics.utils import nms, ops
     finally:
         cv2.setNumThreads(threads)
@@ -60,6 +60,7 @@ def ultralytics() -> SimpleNamespace:
         os.environ.clear()
         os.environ.update(environment)
     return SimpleNamespace(
+        DetectionModel=DetectionModel,
         LetterBox=LetterBox,
         SegmentationModel=SegmentationModel,
         torch_safe_load=torch_safe_load,
@@ -68,6 +69,19 @@ def ultralytics() -> SimpleNamespace:
         scale_boxes=ops.scale_boxes,
         settings=settings,  # the folder lives as long as the package
     )
+
+
+def read_pickled_model(path: Path) -> Any:
+    """The model in a `.pt` file of ultralytics, its averaged weights where it has them.
+
+    Only classes of torch.nn and ultralytics.nn are rebuilt (weights_only=True). Raises InputError for anything else.
+    """
+    try:
+        checkpoint, _ = ultralytics().torch_safe_load(path, safe_only=True)
+        return checkpoint.get("ema") or checkpoint["model"]
+    except Exception as error:  # pickles fail in as many ways as there are bytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, expected="a checkpoint of ultralytics", found=reason) from error
 
 
 @dataclass(frozen=True)
@@ -179,13 +193,7 @@ class YoloSegVariant(NeuralVariant):
         if path.suffix != ".pt":
             super().load_files(paths)
             return
-        try:
-            checkpoint, _ = self.library.torch_safe_load(path, safe_only=True)
-            model = checkpoint.get("ema") or checkpoint["model"]
-        except Exception as error:  # pickles fail in as many ways as there are bytes
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(path, expected="a checkpoint of ultralytics", found=reason) from error
-        self.load_official(model.float().state_dict(), str(path))
+        self.load_official(read_pickled_model(path).float().state_dict(), str(path))
 
     def keep_float32(self) -> None:
         # Box sides are expectations over 16 bins; in bf16 their sum with the anchor would be off by pixels.

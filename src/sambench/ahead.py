@@ -1,0 +1,31 @@
+"""Work done ahead of its consumer by threads, so that a device need not wait for the disk."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+WORKERS = 3  # threads: reading and resizing an image take a fraction of an encoder's time
+
+
+def read_ahead(load: Callable[[T], R], items: Iterable[T], ahead: int = WORKERS) -> Generator[R, None, None]:
+    """`load` of each item, in their order, `ahead` of them in the making while one is taken.
+
+    An error of `load` comes up when its item's turn has come. Closing the generator drops what nobody waits for.
+    """
+    queue: collections.deque[Future[R]] = collections.deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            for item in items:
+                queue.append(pool.submit(load, item))
+                if len(queue) > ahead:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()

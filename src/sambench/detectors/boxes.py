@@ -1,0 +1,157 @@
+"""Boxes of one shard of a dataset: by a network, in batches, or out of a published file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sambench.ahead import WORKERS, read_ahead
+from sambench.datasets.coco import read_image
+from sambench.detectors.base import BoxDetector, Detections
+from sambench.detectors.classes import UNKNOWN, Category
+from sambench.progress import track
+from sambench.results.schemas import BOXES
+from sambench.score import COCO, Truth, read_results
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which boxes are kept: scores of at least `score_threshold`, and the `top_k` best ones of an image."""
+
+    score_threshold: float
+    top_k: int
+
+
+def find_boxes(
+    detector: BoxDetector,
+    images: pd.DataFrame,
+    categories: np.ndarray,
+    limits: Limits,
+    batch_size: int,
+    title: str = "boxes",
+) -> pd.DataFrame:
+    """Run a detector on images, columns of schemas.IMAGES -> columns of schemas.BOXES.
+
+    categories: (C,) the category id of each of the detector's classes, UNKNOWN for boxes that are left out.
+
+    Images are taken in the order of their sizes, so that those of a batch have one shape and none is padded: the boxes
+    of an image are the same whatever else is in its batch or shard. A batch that does not fit into memory is halved.
+    Raises what the device raises when a single image does not fit.
+    """
+    ordered = images.sort_values(["height", "width", "image_id"])
+    rows = list(ordered.itertuples(index=False))
+
+    def load(row: Any) -> tuple[Any, Any]:
+        return row, detector.prepare(read_image(row.path, row.width, row.height))
+
+    def found() -> Iterator[tuple[Any, Detections]]:
+        batch: list[tuple[Any, Any]] = []
+        for row, prepared in read_ahead(load, rows, WORKERS + batch_size):
+            if batch and (len(batch) == batch_size or detector.shape(prepared) != detector.shape(batch[0][1])):
+                yield from _together(detector, batch)
+                batch = []
+            batch.append((row, prepared))
+        if batch:
+            yield from _together(detector, batch)
+
+    parts = [_kept(row, answer, categories, limits) for row, answer in track(found(), len(rows), title)]
+    return _table(parts)
+
+
+def _together(detector: BoxDetector, batch: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Detections]]:
+    """Rows with prepared images -> rows with what was found."""
+    import torch  # not needed to import published boxes, and slow to start with
+
+    from sambench.measure.memory import is_out_of_memory
+
+    try:
+        answers = detector.detect([prepared for _, prepared in batch])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or len(batch) == 1:
+            raise
+    else:
+        return [(row, answer) for (row, _), answer in zip(batch, answers, strict=True)]
+    # Outside of the handler: the exception holds on to the tensors that filled the memory.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return _together(detector, batch[:half]) + _together(detector, batch[half:])
+
+
+def _kept(row: Any, answer: Detections, categories: np.ndarray, limits: Limits) -> dict[str, np.ndarray]:
+    """The columns of one image."""
+    ids = categories[answer.classes]
+    corners = np.asarray(answer.boxes, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(corners).all() and np.isfinite(answer.scores).all()):
+        raise ValueError(f"image {row.image_id}: boxes or scores that are not finite")
+    x, y = (corners[:, side].clip(0, limit) for side, limit in ((0, row.width), (1, row.height)))
+    x1, y1 = (corners[:, side].clip(0, limit) for side, limit in ((2, row.width), (3, row.height)))
+    xywh = np.column_stack([x, y, np.maximum(x1 - x, 0), np.maximum(y1 - y, 0)])
+    known = ids != UNKNOWN
+    return _best(row.image_id, ids[known], xywh[known], np.asarray(answer.scores, np.float64)[known], limits)
+
+
+def _best(image_id: int, ids: np.ndarray, xywh: np.ndarray, scores: np.ndarray, limits: Limits) -> dict[str, Any]:
+    """The kept boxes of an image as columns, best first; those of equal score in the order given."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= limits.score_threshold][: limits.top_k]
+    columns = dict(zip("xywh", xywh[order].T, strict=True))
+    return {"image_id": np.full(len(order), image_id), "category_id": ids[order], **columns, "score": scores[order]}
+
+
+def _table(parts: Sequence[dict[str, np.ndarray]]) -> pd.DataFrame:
+    """Columns image by image -> columns of schemas.BOXES, sorted by image and there best first."""
+    if not parts:
+        return no_boxes()
+    table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in BOXES.names})
+    return table.sort_values("image_id", kind="stable", ignore_index=True)
+
+
+def no_boxes() -> pd.DataFrame:
+    return BOXES.empty_table().to_pandas()
+
+
+def import_boxes(
+    path: Path,
+    document: dict[str, Any],
+    annotations: Path,
+    categories: Sequence[Category],
+    images: pd.DataFrame,
+    limits: Limits,
+) -> pd.DataFrame:
+    """A file of results in the COCO format -> columns of schemas.BOXES.
+
+    document: the parsed annotation file `annotations`; images: those that are wanted, which may be a part of them.
+
+    Boxes that stick out of their image are cut there, all others are taken as they are. Raises InputError for whatever
+    `sambench score` refuses, such as the id of an image or category that the dataset does not have.
+    """
+    truth = Truth(
+        {image["id"]: image for image in document["images"]},
+        {},
+        [{"id": category.category_id} for category in categories],
+        COCO,
+    )
+    found = read_results(path, "bbox", truth, annotations)
+    parts = []
+    for row in images.itertuples(index=False):
+        entries = found[row.image_id]
+        ids = np.array([entry[0] for entry in entries], dtype=np.int64)
+        scores = np.array([entry[1] for entry in entries], dtype=np.float64)
+        xywh = np.array([entry[2] for entry in entries], dtype=np.float64).reshape(-1, 4)
+        parts.append(_best(row.image_id, ids, _cut(xywh, row.width, row.height), scores, limits))
+    return _table(parts)
+
+
+def _cut(xywh: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(K, 4) x, y, w, h -> the same inside the image. What is inside is not computed anew: it would round."""
+    size = np.array([width, height], dtype=np.float64)
+    low = xywh[:, :2].clip(0, size)
+    high = (xywh[:, :2] + xywh[:, 2:]).clip(0, size)
+    outside = (low != xywh[:, :2]) | (high != xywh[:, :2] + xywh[:, 2:])
+    return np.column_stack([low, np.where(outside, np.maximum(high - low, 0), xywh[:, 2:])])

@@ -1,0 +1,74 @@
+"""From the names of a detector's classes to the category ids of a dataset. Positions and ids never are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sambench.datasets import checks
+from sambench.errors import InputError
+
+UNKNOWN = -1
+
+# What darknet and the detectors converted from it call six classes of COCO (these are the names of PASCAL VOC).
+SYNONYMS = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+
+class Category(NamedTuple):
+    """One category of a dataset."""
+
+    category_id: int
+    name: str
+
+
+def read_categories(document: dict[str, Any], path: Path) -> list[Category]:
+    """The categories of an annotation file, in its order.
+
+    Raises InputError when it lists none, or one without a name.
+    """
+    ids = checks.category_ids(document, path)
+    entries = document.get("categories") or []
+    if not ids:
+        remedy = "list the categories, or detectors cannot be told what to look for"
+        raise checks.refusal(path, "categories", "a list of at least one category", "none", remedy)
+    for i, entry in enumerate(entries):
+        if not isinstance(entry.get("name"), str) or not entry["name"].strip():
+            found = checks.show(entry.get("name"))
+            raise checks.refusal(path, f"categories[{i}].name", "a name", found, "detectors find categories by name")
+    return [Category(entry["id"], entry["name"]) for entry in entries]
+
+
+def canonical(name: str) -> str:
+    """A name in lower case, with spaces for underscores, and COCO's word for the synonyms."""
+    plain = " ".join(name.lower().replace("_", " ").split())
+    return SYNONYMS.get(plain, plain)
+
+
+def category_ids(names: Sequence[str], categories: Sequence[Category], where: str | Path = "categories") -> np.ndarray:
+    """For each name of a class the id of the category of the same canonical name, else UNKNOWN: (C,) int64.
+
+    Raises InputError when two categories share a name that a class has.
+    """
+    known: dict[str, list[Category]] = {}
+    for category in categories:
+        known.setdefault(canonical(category.name), []).append(category)
+    ids = np.full(len(names), UNKNOWN, dtype=np.int64)
+    for i, name in enumerate(names):
+        found = known.get(canonical(name), [])
+        if len(found) > 1:
+            twins = ", ".join(f"{each.name} ({each.category_id})" for each in found)
+            remedy = "give them names that differ"
+            raise InputError(where, "categories", expected=f"one category named {name}", found=twins, remedy=remedy)
+        if found:
+            ids[i] = found[0].category_id
+    return ids

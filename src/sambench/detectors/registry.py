@@ -1,0 +1,115 @@
+"""The registry of detectors: cards that say what each is, where its boxes come from, and how to build one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sambench.status import NO_BOXES, NOT_AVAILABLE, OK
+from sambench.variants.registry import Card
+
+if TYPE_CHECKING:
+    from sambench.detectors.base import BoxDetector
+    from sambench.variants.base import Runtime
+
+HUB = "https://huggingface.co/{}/resolve/main/{}"
+MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+# What decides about boxes; the rest of a card is prose.
+FIELDS = (
+    *("builder", "arguments", "checkpoints", "module", "extra"),
+    *("published", "score_threshold", "top_k", "licence_weights"),
+)
+
+
+@dataclass(frozen=True)
+class Detector(Card):
+    """One detector, as config/detectors.yaml describes it; docs/detectors.md explains the fields.
+
+    builder: `module:function` that takes (runtime, **arguments) and returns a BoxDetector with random weights; empty
+        for a detector of which there are only published boxes.
+    hub, files: a repository of the Hugging Face Hub and what is needed of it, in the place of `checkpoints`; the files
+        lie in a folder of the detector's name.
+    published: dataset -> a file of results in the COCO format, relative to the working directory. It comes before
+        running the network.
+    score_threshold, top_k: in the place of those of the config's `detection`.
+    """
+
+    hub: str = ""
+    files: Sequence[str] = MODEL_FILES
+    published: Mapping[str, str] = field(default_factory=dict)
+    score_threshold: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hub and not self.checkpoints:
+            files = [{"file": f"{self.name}/{file}", "url": HUB.format(self.hub, file)} for file in self.files]
+            object.__setattr__(self, "checkpoints", files)
+
+    def result_file(self, dataset: str) -> Path | None:
+        """The published boxes for a dataset; None when it is the network that has to find them."""
+        return Path(self.published[dataset]) if dataset in self.published else None
+
+    def runs(self, dataset: str) -> bool:
+        """Whether a network has to find the boxes."""
+        return bool(self.builder) and self.result_file(dataset) is None
+
+    def modules(self, dataset: str) -> list[str]:
+        """The module with the builder, where it is used."""
+        return [self.builder.partition(":")[0]] if self.runs(dataset) else []
+
+    def sources(self, dataset: str, folders: Iterable[Path]) -> list[str]:
+        """What the boxes come from, as far as it is here: the published file, else the checkpoint files."""
+        file = self.result_file(dataset)
+        if file is not None:
+            return [str(file)] if file.is_file() else []
+        return [str(path) for path in self.weights(folders) or []]
+
+    def shard_files(self, results: str, dataset: str, shards: int) -> list[str]:
+        """The parts of the box file of a dataset; a published file is read as a whole."""
+        count = shards if self.runs(dataset) else 1
+        return [f"{results}/boxes/{dataset}/{self.name}/{shard}-of-{count}.parquet" for shard in range(count)]
+
+    def state(self, dataset: str, folders: Iterable[Path]) -> str:
+        """`ok`, or why there are no boxes for a dataset here."""
+        file = self.result_file(dataset)
+        if file is not None:
+            return OK if file.is_file() else NO_BOXES
+        return self.availability(folders)
+
+    def remedy(self, dataset: str, folders: Iterable[Path]) -> str:
+        """One line on what is missing and how to get it; empty when the boxes can be had."""
+        state = self.state(dataset, folders)
+        if state == NO_BOXES:
+            return f"put the published boxes at {self.published[dataset]} (`snakemake download` brings what is public)"
+        if state == NOT_AVAILABLE and not self.reason:
+            return f"name a file of results in the COCO format under detectors.{self.name}.published.{dataset}"
+        return self.explain(folders)
+
+    def deciding(self) -> dict[str, Any]:
+        """The part of the card that decides about the boxes."""
+        return {name: getattr(self, name) for name in FIELDS if getattr(self, name) not in (None, "", (), {})}
+
+
+def read_detectors(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Detector]:
+    """The cards of the config's registry `detectors`."""
+    return {name: Detector(name=name, **entry) for name, entry in entries.items()}
+
+
+def selected_detectors(config: Mapping[str, Any]) -> list[str]:
+    """The detectors that the selected prompt groups name, in their order, each once."""
+    groups = [config["prompt_groups"][group] for group in config["study"]["prompt_groups"]]
+    return list(dict.fromkeys(name for group in groups for name in group if name in config["detectors"]))
+
+
+def build(card: Detector, runtime: Runtime, folders: Iterable[Path]) -> BoxDetector:
+    """Build a detector whose state is `ok`, with its weights, ready to run."""
+    module, _, function = card.builder.partition(":")
+    detector: BoxDetector = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
+    detector.name = card.name
+    paths = card.weights(folders)
+    assert paths is not None, "a missing checkpoint is a status, asked for before"
+    detector.load_files(paths)
+    return detector
