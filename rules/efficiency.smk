@@ -21,10 +21,13 @@ rule efficiency_variant:
         f"{RESULTS}/efficiency/{{variant}}.parquet",
     log:
         f"{RESULTS}/logs/efficiency/{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/efficiency/{{variant}}.tsv"
     conda:
         "../envs/sambench.yaml"
     resources:
-        mem_mb=8000,
+        mem_mb=memory("efficiency"),
+        runtime=limit("efficiency"),
     params:
         code=lambda wildcards: code("efficiency", *counted_modules(wildcards.variant)),
         card=lambda wildcards: json.dumps(study.card(wildcards.variant)),

@@ -1,12 +1,26 @@
 """Latency: one job a dataset, variant and runtime, each of which takes all cores so that it runs alone."""
 
-LATENCY_JOBS = [
+MEASURED_JOBS = [
     [dataset, variant, runtime]
     for dataset in study["datasets"]
     for variant in study["variants"]
     for runtime in study["runtimes"]
 ]
-LATENCY_FILES = [f"{RESULTS}/latency/{'/'.join(job)}.parquet" for job in LATENCY_JOBS]
+THROUGHPUT_TABLE = f"{RESULTS}/tables/throughput.parquet"
+# What every measuring job is told; its rule adds `code` and `settings`.
+MEASURE = (
+    "python {input.script} --variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
+    "--weights {params.weights:q} --images {input.images} --instances {input.instances} "
+    "--settings {params.settings:q} --threads {threads} --output {output} 2>&1 | tee {log}"
+)
+
+
+def measured_files(stage):
+    return [f"{RESULTS}/{stage}/{'/'.join(job)}.parquet" for job in MEASURED_JOBS]
+
+
+def measuring_code(stage):
+    return lambda wildcards: code(stage, *study.builder_modules(wildcards.variant))
 
 
 rule latency:
@@ -24,28 +38,31 @@ rule latency_variant:
         f"{RESULTS}/latency/{{dataset}}/{{variant}}/{{runtime}}.parquet",
     log:
         f"{RESULTS}/logs/latency/{{dataset}}/{{variant}}/{{runtime}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/latency/{{dataset}}/{{variant}}/{{runtime}}.tsv"
     conda:
         "../envs/sambench.yaml"
     threads: workflow.cores
     resources:
         gpu=segany_gpu,
-        mem_mb=16000,
+        mem_mb=memory("latency"),
+        runtime=limit("latency"),
+        slurm_extra=queueing("latency", "--exclusive"),
     params:
-        code=lambda wildcards: code("latency", *study.builder_modules(wildcards.variant)),
+        code=measuring_code("latency"),
         card=lambda wildcards: json.dumps(study.card(wildcards.variant)),
         runtime=runtime_of,
         weights=json.dumps(study.config["weights"]),
         settings=json.dumps(study.config["latency"]),
     shell:
-        "python {input.script} --variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
-        "--weights {params.weights:q} --images {input.images} --instances {input.instances} "
-        "--settings {params.settings:q} --threads {threads} --output {output} 2>&1 | tee {log}"
+        MEASURE
 
 
 rule latency_table:
     input:
-        LATENCY_FILES,
+        measured_files("latency"),
         script=script("latency_table"),
+        throughput=[THROUGHPUT_TABLE] if "throughput" in study["measures"] else [],
     output:
         expand(
             "{folder}/segany_time.{suffix}",
@@ -59,8 +76,9 @@ rule latency_table:
     params:
         code=code("latency_table"),
         results=results_folder,
-        jobs=json.dumps(LATENCY_JOBS),
+        jobs=json.dumps(MEASURED_JOBS),
         statistics=study.config["statistics"],
+        throughput=f"--throughput {THROUGHPUT_TABLE}" if "throughput" in study["measures"] else "",
     shell:
         "python {input.script} --jobs {params.jobs:q} --resamples {params.statistics[resamples]} "
-        "--seed {params.statistics[seed]} --results {params.results} 2>&1 | tee {log}"
+        "--seed {params.statistics[seed]} {params.throughput} --results {params.results} 2>&1 | tee {log}"

@@ -121,9 +121,18 @@ def times(**columns: Any) -> pd.DataFrame:
 
 
 def test_cumulative_times_by_hand(tmp_path: Path) -> None:
-    where = {"dataset": "d", "variant": "v", "runtime": "eager"}
-    facts = {"device": "x", "weights": "random", "threads": 2, "others": 0.01, "busy": False, "first_ms": 300.0}
-    table = lines(where, times(), facts, resamples=500, seed=0)
+    facts = {
+        "dataset": "d",
+        "variant": "v",
+        "runtime": "eager",
+        "device": "x",
+        "weights": "random",
+        "threads": 2,
+        "others": 0.01,
+        "busy": False,
+        "first_ms": 300.0,
+    }
+    table = lines(facts, times(), resamples=500, seed=0)
     assert table["boxes"].tolist() == [1, 10, 20]
     # encode, then five (ten for the third image) ms a box
     assert table["cumulative_ms"].tolist() == pytest.approx(
@@ -136,7 +145,7 @@ def test_cumulative_times_by_hand(tmp_path: Path) -> None:
     assert line[["prepare_ms", "encode_ms", "decode_ms", "upsample_ms"]].tolist() == [2, 110, 4, 1]
     assert line["n"] == 3 and line["peak_memory_mib"] == 30
     failed = times(status=OUT_OF_MEMORY, decode_ms=None, upsample_ms=None).iloc[:1]
-    nothing = lines(where, failed, {"device": "x"}, resamples=100, seed=0)
+    nothing = lines(facts, failed, resamples=100, seed=0)
     assert nothing["status"].tolist() == [OUT_OF_MEMORY] and nothing["n"].tolist() == [0]
     write_table(tmp_path, "segany_time", pd.concat([table, nothing.astype(table.dtypes)]), SEGANY_TIME, {})
     assert read_parquet(tmp_path / "segany_time.parquet", SEGANY_TIME).num_rows == 4

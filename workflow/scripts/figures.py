@@ -1,27 +1,33 @@
-"""Draw the accuracy tables."""
+"""Draw tables."""
 
+import json
 from pathlib import Path
 
-from sambench.results.figures import accuracy_chart, save
-from sambench.results.schemas import ACCURACY, read_parquet
+from sambench.results.figures import draw, save
+from sambench.results.schemas import TABLES, read_parquet
 from sambench.script import run
 
 
-def main(*, table: Path, title: str, svg: Path, png: Path) -> None:
-    """Draw one accuracy table: mean IoU with its interval by variant and prompt type.
+def main(*, figure: str, tables: str, results: Path, svg: Path, png: Path) -> None:
+    """Draw one figure.
 
     Parameters
     ----------
-    table
-        Parquet file of the table
-    title
-        the figure's title
+    figure
+        boxes or points (mean IoU with its interval), segany_time (cumulative time), efficiency (time against FLOPs)
+    tables
+        JSON list of the tables that it is drawn from
+    results
+        the results folder
     svg
         SVG file to write
     png
         PNG file to write
     """
-    chart = accuracy_chart(read_parquet(table, ACCURACY).to_pandas(), title)
+    read = [
+        read_parquet(results / "tables" / f"{name}.parquet", TABLES[name]).to_pandas() for name in json.loads(tables)
+    ]
+    chart = draw(figure, *read)
     save(chart, svg)
     save(chart, png)
 

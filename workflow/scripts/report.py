@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from sambench.files import write_text
+from sambench.results import agreement_table, reproduction, throughput_table
 from sambench.results.efficiency_table import DECIMALS, PARTS_DECIMALS
 from sambench.results.report import Section, render
 from sambench.results.schemas import TABLES, read_parquet, read_provenance
@@ -24,7 +25,13 @@ def main(*, results: Path, tables: str, config: str, output: Path) -> None:
     output
         HTML file to write
     """
-    decimals = {"efficiency": DECIMALS, "efficiency_parts": PARTS_DECIMALS}
+    decimals = {
+        "efficiency": DECIMALS,
+        "efficiency_parts": PARTS_DECIMALS,
+        "throughput": throughput_table.DECIMALS,
+        "agreement": agreement_table.DECIMALS,
+        "reproduction": reproduction.DECIMALS,
+    }
     sections = []
     for name in json.loads(tables):
         table = read_parquet(results / "tables" / f"{name}.parquet", TABLES[name]).to_pandas()

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sambench.measure.memory import is_out_of_memory, peak_mib, requested_mib, reset_peak
+from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak
+from sambench.measure.session import as_table, out_of_memory
 from sambench.progress import track
 from sambench.results.schemas import LATENCY
-from sambench.status import OK, OUT_OF_MEMORY
+from sambench.status import OK
 from sambench.variants.base import Prompts, Variant
 
 BOX_SEED = 0
@@ -126,11 +127,5 @@ def measure(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        needed = {"peak_memory_mib": peak_mib(device), "requested_mib": requested_mib(error)}
-        rows = [{"image_id": images[0][0], "pass": number, **needed, "status": OUT_OF_MEMORY}]
-    return as_table(rows), first
-
-
-def as_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows with the columns of schemas.LATENCY, null where a row has no value."""
-    return pd.DataFrame([{name: row.get(name) for name in LATENCY.names} for row in rows], columns=LATENCY.names)
+        rows = [{"image_id": images[0][0], "pass": number, **out_of_memory(error, device)}]
+    return as_table(rows, LATENCY), first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 from pathlib import Path
@@ -44,3 +45,15 @@ def peak_mib(device: torch.device) -> float:
     except OSError:
         peak = None
     return (int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
+
+
+def total_mib(device: torch.device) -> float:
+    """All memory of a GPU, or what a process may have on this host (by its control group too), MiB."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**20
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        group = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        group = "max"
+    return min(host, host if group == "max" else int(group)) / 2**20

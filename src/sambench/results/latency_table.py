@@ -16,18 +16,16 @@ from sambench.status import OK
 STEP = 10  # boxes between two points of the cumulative time
 
 
-def lines(
-    coordinates: Mapping[str, str], times: pd.DataFrame, facts: Mapping[str, Any], *, resamples: int, seed: int
-) -> pd.DataFrame:
+def lines(facts: Mapping[str, Any], times: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
     """The lines of one variant and runtime: at the first box and at every tenth, with columns of schemas.SEGANY_TIME.
 
-    times: columns of schemas.LATENCY. coordinates: dataset, variant, runtime. facts: of the run, columns of the same
-    name. cumulative_ms is the mean over images of encoding and the boxes so far, with the 95 % interval of a bootstrap
-    over images; segany_ms the mean of one image and one box; all other times are medians. Preparation on the CPU
-    (reading left out, resizing included) is apart: it can overlap with the device's work.
+    times: columns of schemas.LATENCY. facts: dataset, variant, runtime and what is known of the run, columns of the
+    same name. cumulative_ms is the mean over images of encoding and the boxes so far, with the 95 % interval of a
+    bootstrap over images; segany_ms the mean of one image and one box; all other times are medians. Preparation on the
+    CPU (reading left out, resizing included) is apart: it can overlap with the device's work.
     """
-    fixed = {**coordinates, **facts, "status": status_of(times["status"])}
-    fixed["peak_memory_mib"] = times["peak_memory_mib"].max()
+    fixed = {**facts, "status": status_of(times["status"])}
+    fixed |= {name: times[name].max() for name in ("peak_memory_mib", "requested_mib")}
     good = times[times["status"] == OK]
     if good.empty:
         return typed([fixed | {"n": 0}], SEGANY_TIME)

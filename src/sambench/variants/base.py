@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 BOX, POINT, BOX_POINT = "box", "point", "box_point"
+TORCH, ONNX = "torch", "onnxruntime"  # engines
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Runtime:
     attention: `native`, each family's own code, or `sdpa`: torch's fused kernel also where segment-anything spells
         attention out; relative positions become its bias.
     compile: whether the image encoder goes through torch.compile.
+    engine: `torch`, or `onnxruntime`: image encoder and mask decoder exported to ONNX, on the CPU in float32.
     threads: CPU threads of torch; None leaves torch's own choice.
     """
 
@@ -41,12 +43,14 @@ class Runtime:
     dtype: str = "float32"
     attention: str = "native"
     compile: bool = False
+    engine: str = TORCH
     threads: int | None = None
 
     @property
     def plain(self) -> bool:
         """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device."""
-        return self.dtype == "float32" and self.attention == "native" and not self.compile
+        as_written = self.attention == "native" and not self.compile and self.engine == TORCH
+        return self.dtype == "float32" and as_written
 
     def torch_device(self) -> torch.device:
         """The device, with `auto` resolved; also applies `threads`."""

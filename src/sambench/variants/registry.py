@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -12,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError, near_matches
 from sambench.status import NO_WEIGHTS, NOT_AVAILABLE, NOT_INSTALLED, OK, UNSUPPORTED_RUNTIME
+from sambench.variants.base import ONNX
 
 if TYPE_CHECKING:
     from sambench.variants.base import Runtime, Variant
 
 ENTRY_POINT_GROUP = "sambench.variants"
+ONNX_MODULES = ("onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Card:
         when there is no public code.
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
-    plain_only: it has no torch network whose dtype, attention or compilation a runtime could change.
+    plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
+    onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Card:
     selection: str = "argmax"
     checkpoints: Sequence[Mapping[str, Any]] = ()
     plain_only: bool = False
+    onnx: bool = False
     module: str = ""
     extra: str = ""
     licence_code: str = ""
@@ -67,8 +73,15 @@ class Card:
             return NOT_AVAILABLE
         if self.module and importlib.util.find_spec(self.module) is None:
             return NOT_INSTALLED
-        if self.plain_only and runtime is not None and not runtime.plain:
+        if runtime is not None and not runtime.plain and self.plain_only:
             return UNSUPPORTED_RUNTIME
+        if runtime is not None and runtime.engine == ONNX:
+            if not self.onnx:
+                return UNSUPPORTED_RUNTIME
+            if any(importlib.util.find_spec(name) is None for name in ONNX_MODULES):
+                return NOT_INSTALLED
+        if runtime is not None and runtime.compile and not has_compiler():
+            return NOT_INSTALLED
         return OK if self.weights(folders) is not None else NO_WEIGHTS
 
     def explain(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
@@ -76,15 +89,28 @@ class Card:
         state = self.availability(folders, runtime)
         if state == NOT_AVAILABLE:
             return self.reason
-        if state == NOT_INSTALLED:
+        if state == NOT_INSTALLED and self.module and importlib.util.find_spec(self.module) is None:
             return f"needs the package `{self.module}`: pip install 'sambench[{self.extra}]'"
+        if state == NOT_INSTALLED and runtime is not None and runtime.compile:
+            return "torch.compile needs a C++ compiler: install g++ or clang++, or name one in CXX"
+        if state == NOT_INSTALLED:
+            return f"needs the packages {' and '.join(ONNX_MODULES)}: pip install 'sambench[onnx]'"
+        if state == UNSUPPORTED_RUNTIME and runtime is not None and runtime.engine == ONNX and not self.plain_only:
+            return "its card does not say `onnx: true`: only the family of SAM 1 is exported; choose engine torch"
         if state == UNSUPPORTED_RUNTIME:
-            return "choose a runtime with dtype float32, attention native and compile false, such as eager"
+            return (
+                "choose a runtime with dtype float32, attention native, compile false and engine torch, such as eager"
+            )
         if state == NO_WEIGHTS:
             files = ", ".join(c["file"] for c in self.checkpoints)
             sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
             return f"put {files} into {' or '.join(str(f) for f in folders)} (from {sources})"
         return ""
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler is at hand, which torch.compile calls on a CPU, and on a GPU for its launchers."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:

@@ -1,0 +1,80 @@
+"""How far the masks of a runtime are from those of eager float32: the figure that a faster runtime must show beside it.
+
+No ground truth is asked, so it can also be had with random weights: it tells runtimes apart, not variants. Both runs
+see the same images and boxes, and the mask compared is that of the token that eager float32 chooses, so that two tokens
+of nearly the same score are not mistaken for two masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sambench.evaluate import masks
+from sambench.measure.session import as_table
+from sambench.progress import track
+from sambench.results.schemas import AGREEMENT_RUN
+from sambench.status import OK
+from sambench.variants.base import Prompts, Variant
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of an image of `pixels` pixels with N boxes: the chosen tokens (N,), and packed masks of the tokens asked for."""
+
+    image_id: int
+    pixels: int
+    chosen: np.ndarray
+    packed: np.ndarray
+
+
+def answers(
+    variant: Variant,
+    images: Sequence[tuple[int, np.ndarray]],
+    boxes: np.ndarray,
+    tokens: Sequence[np.ndarray] | None = None,
+) -> list[Answers]:
+    """Masks of relative boxes (N, 4) on each image: of the given tokens (N,) an image, else of the chosen ones."""
+    found = []
+    for number, (image_id, image) in enumerate(track(images, len(images), f"agreement {variant.name}")):
+        height, width = image.shape[:2]
+        absolute = (boxes * [width, height, width, height]).astype(np.float32)
+        (features,) = variant.encode([image])
+        chosen, packed = [], []
+        for start in range(0, len(absolute), variant.decode_chunk):
+            part = slice(start, start + variant.decode_chunk)
+            candidates = variant.decode(features, Prompts(boxes=absolute[part]))
+            own = candidates.argmax().cpu()
+            wanted = own if tokens is None else torch.from_numpy(tokens[number][part])
+            every = torch.arange(len(own))
+            full = candidates.upsampling.masks(candidates.logits[every, wanted])
+            chosen.append(own.numpy())
+            packed.append(masks.pack(full.cpu().numpy()))
+        found.append(Answers(image_id, height * width, np.concatenate(chosen), np.concatenate(packed)))
+    return found
+
+
+def compare(reference: Sequence[Answers], other: Sequence[Answers]) -> pd.DataFrame:
+    """Rows with the columns of schemas.AGREEMENT_RUN, one a box; two empty masks agree."""
+    rows: list[dict[str, Any]] = []
+    for one, two in zip(reference, other, strict=True):
+        areas, found = masks.area(one.packed), masks.area(two.packed)
+        ious = masks.iou(masks.intersection(one.packed, two.packed), found, areas)
+        ious = np.where((areas == 0) & (found == 0), 1.0, ious)
+        rows += [
+            {
+                "image_id": one.image_id,
+                "box": box,
+                "iou": iou,
+                "area": area / one.pixels,
+                "same_token": same,
+                "status": OK,
+            }
+            for box, (iou, area, same) in enumerate(zip(ious, areas, one.chosen == two.chosen, strict=True))
+        ]
+    return as_table(rows, AGREEMENT_RUN)

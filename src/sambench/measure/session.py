@@ -1,0 +1,124 @@
+"""What every measurement of a variant needs around it: the variant, a look at the machine, a row whatever happens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from sambench.datasets.coco import read_image
+from sambench.errors import InputError
+from sambench.files import sha256
+from sambench.measure import machine
+from sambench.measure.memory import is_out_of_memory, peak_mib, requested_mib, reset_peak
+from sambench.results.schemas import IMAGES, INSTANCES, read_parquet
+from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.variants.base import BOX, Runtime, Variant
+from sambench.variants.registry import Card, build
+
+WEIGHTS_SEED = 0  # of random weights: the same ones in every runtime
+
+# What is measured: a variant on a device -> rows, and facts of the run.
+Measurement = Callable[[Variant, torch.device], tuple[pd.DataFrame, dict[str, Any]]]
+
+
+def as_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
+    """Rows with the columns of a schema, null where a row has no value."""
+    return pd.DataFrame([{name: row.get(name) for name in schema.names} for row in rows], columns=schema.names)
+
+
+def build_seeded(card: Card, runtime: Runtime, folders: Iterable[Path]) -> Variant:
+    """A variant with its checkpoint, or without one with random weights that are the same each time."""
+    folders = list(folders)
+    torch.manual_seed(WEIGHTS_SEED)
+    return build(card, runtime, folders, random_weights=card.weights(folders) is None)
+
+
+def observe(
+    title: str, card: Card, runtime: Runtime, folders: Iterable[Path], schema: pa.Schema, measurement: Measurement
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Build a variant, measure it, and watch what else the machine does meanwhile.
+
+    Without a checkpoint weights are random: times and memory do not depend on them. Returns rows with the columns of
+    `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of their file:
+    weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `others` (cores that
+    other processes kept busy), `busy`, and what the measurement adds.
+    """
+    folders = list(folders)
+    device = runtime.torch_device()
+    state = card.availability(folders, runtime)
+    facts: dict[str, Any] = {"weights": "none"}
+    if card.checkpoints:
+        facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
+    if state not in (OK, NO_WEIGHTS):
+        print(f"{title} {card.name}: {state}: {card.explain(folders, runtime)}", file=sys.stderr)
+        table = as_table([{"status": state}], schema)
+    else:
+        facts["others_before"] = machine.sample_others()
+        before = machine.CpuClock.now()
+        table, extra = _measure(card, runtime, folders, schema, measurement, device, state)
+        facts |= {"others": before.others(machine.CpuClock.now()), **extra}
+        others = max(facts["others_before"], facts["others"])
+        facts["busy"] = machine.is_busy(others)
+        if facts["busy"]:
+            print(f"{title} {card.name}: others keep {others:.1f} cores busy", file=sys.stderr)
+    paths = card.weights(folders) if state == OK else None
+    return table, {
+        "weights_sha256": ",".join(sha256(path) for path in paths or []),
+        "machine": json.dumps(machine.record(device), sort_keys=True),
+        "run": json.dumps(facts, sort_keys=True),
+    }
+
+
+def _measure(
+    card: Card,
+    runtime: Runtime,
+    folders: list[Path],
+    schema: pa.Schema,
+    measurement: Measurement,
+    device: torch.device,
+    state: str,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    reset_peak(device)
+    try:
+        model = build_seeded(card, runtime, folders)
+        if model.uses_ground_truth:
+            return as_table([{"status": NO_NETWORK}], schema), {}
+        if BOX not in model.prompt_kinds:
+            return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
+        return measurement(model, device)
+    except InputError as error:
+        if state == OK:
+            raise
+        print(error, file=sys.stderr)  # an encoder that is an ONNX file cannot have random weights
+        return as_table([{"status": state}], schema), {}
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(error, file=sys.stderr)
+        return as_table([out_of_memory(error, device)], schema), {}
+
+
+def out_of_memory(error: BaseException, device: torch.device) -> dict[str, Any]:
+    """A row of what was in use at most, and of what was asked for on top of it where the error says so."""
+    return {"peak_memory_mib": peak_mib(device), "requested_mib": requested_mib(error), "status": OUT_OF_MEMORY}
+
+
+def annotated(images: Path, instances: Path, count: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first `count` images by id that have annotations (None: all of them), and their annotations."""
+    truth = read_parquet(instances, INSTANCES).to_pandas()
+    rows = read_parquet(images, IMAGES).to_pandas().sort_values("image_id")
+    rows = rows[rows["image_id"].isin(set(truth["image_id"]))].head(len(rows) if count is None else count)
+    return rows, truth[truth["image_id"].isin(set(rows["image_id"]))]
+
+
+def load_images(rows: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
+    """(id, (H, W, 3) uint8 RGB) of all images, in memory."""
+    return [(int(row.image_id), read_image(row.path, row.width, row.height)) for row in rows.itertuples()]

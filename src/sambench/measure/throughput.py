@@ -1,0 +1,168 @@
+"""How many images a second a variant gets through with their ground-truth boxes, at several batch sizes.
+
+A batch of images goes through the encoder at once, then every image's boxes are decoded and the chosen masks enlarged:
+the calls of the accuracy runs. Images are read from disk and prepared by threads ahead of the batch that is computed;
+how long the model had to wait for them is measured. Batches grow until memory ends, or the limit that is set to it.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import sys
+import time
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sambench.datasets.coco import read_image
+from sambench.measure.latency import synchronize
+from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak, total_mib
+from sambench.measure.session import as_table, out_of_memory
+from sambench.results.schemas import THROUGHPUT_RUN
+from sambench.status import MEMORY_LIMIT, OK
+from sambench.variants.base import Prompts, Variant
+
+READERS = 3  # threads
+SHARE = 0.9  # of the memory of the device or the host, where no limit is set
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image: its file, (height, width), and its boxes (K, 4) float32 as x0, y0, x1, y1."""
+
+    path: str
+    size: tuple[int, int]
+    boxes: np.ndarray
+
+
+def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[Task]:
+    """One task an image. Tables carry the columns of results/schemas.py; every image has instances."""
+    xywh = instances[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
+    rows_of = instances.groupby("image_id").indices
+    return [
+        Task(image.path, (image.height, image.width), boxes[rows_of[image.image_id]])
+        for image in images.itertuples(index=False)
+    ]
+
+
+def read_ahead(variant: Variant, tasks: Iterable[Task], ahead: int) -> Generator[tuple[Task, Any], None, None]:
+    """Tasks with their prepared images, in order, `ahead` of them in the making while one is taken."""
+
+    def load(task: Task) -> tuple[Task, Any]:
+        height, width = task.size
+        return task, variant.prepare(read_image(task.path, width, height))
+
+    queue: collections.deque[Future[tuple[Task, Any]]] = collections.deque()
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            for task in tasks:
+                queue.append(pool.submit(load, task))
+                if len(queue) > ahead:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:
+    """Decode the boxes of one image and enlarge the masks that the headline rule chooses; they stay on the device."""
+    for start in range(0, len(boxes), variant.decode_chunk):
+        candidates = variant.decode(features, Prompts(boxes=boxes[start : start + variant.decode_chunk]))
+        every = torch.arange(len(candidates.logits), device=candidates.logits.device)
+        candidates.upsampling.masks(candidates.logits[every, candidates.argmax()])
+
+
+def pace(
+    variant: Variant, tasks: Sequence[Task], batch: int, device: torch.device, min_seconds: float
+) -> dict[str, Any]:
+    """Go through all tasks in batches, again and again until `min_seconds` have passed; one batch before to warm up.
+
+    Returns images and boxes done, and seconds: in all, of encoding, and of waiting for images.
+    """
+    images = boxes = 0
+    waited = encoding = 0.0
+    with closing(read_ahead(variant, itertools.cycle(tasks), ahead=batch + READERS)) as source:
+        clock = start = time.perf_counter()
+        warm = False
+        while not warm or images < len(tasks) or clock - start < min_seconds:
+            loaded = [next(source) for _ in range(batch)]
+            ready = time.perf_counter()
+            features = variant.encode_prepared([prepared for _, prepared in loaded])
+            synchronize(device)
+            encoded = time.perf_counter()
+            for (task, _), values in zip(loaded, features, strict=True):
+                answer(variant, values, task.boxes)
+            synchronize(device)
+            waited, encoding = waited + ready - clock, encoding + encoded - ready
+            images, boxes = images + batch, boxes + sum(len(task.boxes) for task, _ in loaded)
+            clock = time.perf_counter()
+            if not warm:
+                warm, start = True, clock
+                images = boxes = 0
+                waited = encoding = 0.0
+    return {
+        "images": images,
+        "boxes": boxes,
+        "seconds": clock - start,
+        "encode_seconds": encoding,
+        "wait_seconds": waited,
+    }
+
+
+def measure(
+    variant: Variant,
+    tasks: Sequence[Task],
+    device: torch.device,
+    *,
+    batches: Sequence[int],
+    memory_limit_mib: float | None,
+    min_seconds: float,
+) -> pd.DataFrame:
+    """Rows with the columns of schemas.THROUGHPUT_RUN, one a batch size, the smallest first.
+
+    memory_limit_mib: of the GPU, or of the process on the CPU; None: nine tenths of what there is. The last row says
+    why batches grew no further: memory ran out, or the next batch would be over the limit by the growth so far (on a
+    CPU the system kills a process that takes too much, so that cannot be tried).
+    """
+    limit = SHARE * total_mib(device) if memory_limit_mib is None else memory_limit_mib
+    reset_peak(device)
+    rows: list[dict[str, Any]] = []
+    known = [(0, peak_mib(device))]  # batch size and peak memory, of the last two
+    for batch in sorted(batches):
+        needed = _extrapolate(known, batch)
+        if needed > limit:
+            rows.append({"batch": batch, "requested_mib": needed, "status": MEMORY_LIMIT})
+            break
+        reset_peak(device)
+        try:
+            done = pace(variant, tasks, batch, device, min_seconds)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            rows.append({"batch": batch, **out_of_memory(error, device)})
+            break
+        peak = peak_mib(device)
+        rows.append({"batch": batch, **done, "peak_memory_mib": peak, "status": OK})
+        print(f"{variant.name}: batch {batch}: {done['images'] / done['seconds']:.2f} images/s", file=sys.stderr)
+        if peak > limit:
+            break
+        known = [known[-1], (batch, peak)]
+    return as_table(rows, THROUGHPUT_RUN)
+
+
+def _extrapolate(known: Sequence[tuple[int, float]], batch: int) -> float:
+    """Peak memory of a batch size on the line through the last two; what is known where there is but one."""
+    if len(known) < 2:
+        return known[-1][1]
+    (small, less), (large, more) = known
+    return more + max(0.0, more - less) / (large - small) * (batch - large)
