@@ -207,6 +207,30 @@ def test_a_variant_without_weights_is_a_status_not_a_failure(project: Path) -> N
     assert boxes.loc["sam_vit_b", "status"] == "no weights" and pd.isna(boxes.loc["sam_vit_b", "miou"])
 
 
+def test_costs_are_measured_drawn_and_put_beside_published_figures(project: Path) -> None:
+    config = CONFIG | {
+        "study": CONFIG["study"] | {"measures": ["efficiency", "latency", "throughput", "agreement"]},
+        "latency": {"images": 2, "boxes": 11, "warmup": 1, "min_seconds": 0},
+        "throughput": {"images": None, "batches": [1, 2], "min_seconds": 0},
+        "agreement": {"images": 1, "boxes": 2},
+    }
+    (project / "tiny.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "tables", "report")
+    assert done.returncode == 0, done.stderr
+    tables = project / "results" / "tables"
+    times = pd.read_parquet(tables / "segany_time.parquet").set_index("variant")
+    assert times.loc["box_fill", "boxes"].tolist() == [1, 10, 11] and times.loc["oracle", "status"] == "no network"
+    rates = pd.read_parquet(tables / "throughput.parquet").set_index("variant").loc["box_fill"]
+    best = rates[rates["best"]]
+    assert rates["batch"].tolist() == [1, 2] and rates["boxes_per_image"].tolist() == [1.0, 1.0] and len(best) == 1
+    assert (times.loc["box_fill", "throughput_img_s"] == best["throughput_img_s"].iloc[0]).all()
+    agreement = pd.read_parquet(tables / "agreement.parquet").set_index("variant")
+    assert agreement.loc["box_fill", ["miou", "prompts"]].tolist() == [100.0, 2]
+    assert pd.read_parquet(tables / "reproduction.parquet").empty, "nobody published figures of the box"
+    page = (project / "results" / "report" / "index.html").read_text()
+    assert "cumulative time, ms" in page and "Published figures" in page
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
