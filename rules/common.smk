@@ -179,3 +179,25 @@ def efficiency_facts():
 def counted_modules(variant):
     """The code of a network; that of a baseline is not looked at."""
     return study.builder_modules(variant) if study.cards[variant].checkpoints else []
+
+
+MEASURED_JOBS = [
+    [dataset, variant, runtime]
+    for dataset in study["datasets"]
+    for variant in study["variants"]
+    for runtime in study["runtimes"]
+]
+# What every measuring job is told; its rule adds `code` and `settings`.
+MEASURE = (
+    "python {input.script} --variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
+    "--weights {params.weights:q} --images {input.images} --instances {input.instances} "
+    "--settings {params.settings:q} --threads {threads} --output {output} 2>&1 | tee {log}"
+)
+
+
+def measured_files(stage):
+    return [f"{RESULTS}/{stage}/{'/'.join(job)}.parquet" for job in MEASURED_JOBS]
+
+
+def measuring_code(stage):
+    return lambda wildcards: code(stage, *study.builder_modules(wildcards.variant))

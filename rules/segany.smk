@@ -47,11 +47,11 @@ rule segany_shard:
 
 # Prompt groups with detectors: their boxes give masks.
 use rule segany_shard as segany_shard_with_masks with:
-    wildcard_constraints:
-        group=one_of(study.detector_groups()),
     output:
         segany=f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
         masks=f"{RESULTS}/masks/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
+    wildcard_constraints:
+        group=one_of(study.detector_groups()),
 
 
 ruleorder: segany_shard_with_masks > segany_shard

@@ -20,6 +20,7 @@ wildcard_constraints:
 rule segevery:
     input:
         [job.file(RESULTS, kind) for job in EVERYTHING_JOBS for kind in EVERYTHING_KINDS],
+        [f"{RESULTS}/tables/segevery.parquet"] if EVERYTHING_JOBS else [],
 
 
 rule segevery_quality:
@@ -33,12 +34,16 @@ rule segevery_quality:
         quality=f"{EVERYTHING_FOLDER}/quality.parquet",
     log:
         f"{RESULTS}/logs/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/quality.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/quality.tsv"
     conda:
         "../envs/sambench.yaml"
     threads: segany_threads
     resources:
         gpu=segany_gpu,
-        mem_mb=16000,
+        mem_mb=memory("segevery"),
+        runtime=limit("segevery"),
+        slurm_extra=queueing("segevery"),
     params:
         code=everything_code,
         card=lambda wildcards: json.dumps(study.card(wildcards.variant)),
@@ -63,12 +68,16 @@ rule segevery_time:
         f"{EVERYTHING_FOLDER}/time.parquet",
     log:
         f"{RESULTS}/logs/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/time.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/time.tsv"
     conda:
         "../envs/sambench.yaml"
     threads: workflow.cores
     resources:
         gpu=segany_gpu,
-        mem_mb=16000,
+        mem_mb=memory("segevery"),
+        runtime=limit("segevery"),
+        slurm_extra=queueing("segevery", "--exclusive"),
     params:
         code=everything_code,
         card=lambda wildcards: json.dumps(study.card(wildcards.variant)),

@@ -12,41 +12,29 @@ from sambench.provenance import provenance
 from sambench.results.schemas import AGREEMENT_RUN, write_parquet
 from sambench.script import run
 from sambench.variants.base import Runtime, Variant
-from sambench.variants.registry import Card
+from sambench.variants.options import VariantOptions
 
 
 def main(
     *,
-    variant: str,
-    card: str,
-    runtime: str,
-    weights: str,
+    options: VariantOptions,
     images: Path,
     instances: Path,
     settings: str,
-    threads: int,
     output: Path,
 ) -> None:
     """Write one row an image and box, or one row with a status. Without a checkpoint, weights are random.
 
     Parameters
     ----------
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, engine, threads
-    weights
-        JSON list of the folders with checkpoint files
+    options
+        the variant and how to run it
     images
         Parquet file of images
     instances
         Parquet file of instances
     settings
         JSON: images, boxes
-    threads
-        CPU threads, unless the runtime fixes them
     output
         Parquet file to write
     """
@@ -54,9 +42,7 @@ def main(
     from sambench.measure.latency import relative_boxes
     from sambench.measure.session import annotated, build_seeded, load_images, observe
 
-    what, how, wanted = Card(name=variant, family="", **json.loads(card)), json.loads(runtime), json.loads(settings)
-    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
-    folders = [Path(folder) for folder in json.loads(weights)]
+    (what, execution, folders), wanted = options.parsed(), json.loads(settings)
 
     def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
         rows, _ = annotated(images, instances, wanted["images"])
@@ -69,7 +55,7 @@ def main(
         return agreement.compare(reference, agreement.answers(model, loaded, boxes, tokens)), {}
 
     table, facts = observe("agreement", what, execution, folders, AGREEMENT_RUN, measurement)
-    origin = provenance([card, runtime, settings], execution.device_name(), **facts)
+    origin = provenance([options.card, options.runtime, settings], execution.device_name(), **facts)
     write_parquet(output, table, AGREEMENT_RUN, origin)
 
 

@@ -10,50 +10,37 @@ import torch
 from sambench.provenance import provenance
 from sambench.results.schemas import LATENCY, write_parquet
 from sambench.script import run
-from sambench.variants.base import Runtime, Variant
-from sambench.variants.registry import Card
+from sambench.variants.base import Variant
+from sambench.variants.options import VariantOptions
 
 
 def main(
     *,
-    variant: str,
-    card: str,
-    runtime: str,
-    weights: str,
+    options: VariantOptions,
     images: Path,
     instances: Path,
     settings: str,
-    threads: int,
     output: Path,
 ) -> None:
     """Write one row an image and pass, or one row with a status. Without a checkpoint, weights are random.
 
     Parameters
     ----------
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, engine, threads
-    weights
-        JSON list of the folders with checkpoint files
+    options
+        the variant and how to run it
     images
         Parquet file of images
     instances
         Parquet file of instances
     settings
         JSON: images, boxes, warmup, min_seconds
-    threads
-        CPU threads, unless the runtime fixes them
     output
         Parquet file to write
     """
     from sambench.measure import latency
     from sambench.measure.session import annotated, load_images, observe
 
-    what, how, wanted = Card(name=variant, family="", **json.loads(card)), json.loads(runtime), json.loads(settings)
-    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
+    (what, execution, folders), wanted = options.parsed(), json.loads(settings)
 
     def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
         rows, _ = annotated(images, instances, wanted["images"])
@@ -63,9 +50,8 @@ def main(
         )
         return table, {"first_ms": 1000 * first}
 
-    folders = [Path(folder) for folder in json.loads(weights)]
     table, facts = observe("latency", what, execution, folders, LATENCY, measurement)
-    origin = provenance([card, runtime, settings], execution.device_name(), **facts)
+    origin = provenance([options.card, options.runtime, settings], execution.device_name(), **facts)
     write_parquet(output, table, LATENCY, origin)
 
 

@@ -12,22 +12,18 @@ from sambench.provenance import provenance
 from sambench.results.schemas import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY, read_parquet, write_parquet
 from sambench.script import run
 from sambench.status import OK
-from sambench.variants.base import Runtime
-from sambench.variants.registry import Card, build
+from sambench.variants.options import VariantOptions
+from sambench.variants.registry import build
 
 
 def main(
     *,
-    variant: str,
-    card: str,
-    runtime: str,
-    weights: str,
+    options: VariantOptions,
     images: Path,
     instances: Path,
     prompts: Path,
     selections: str,
     shard: str,
-    threads: int,
     output: Path,
     boxes: str = "{}",
     masks: Path | None = None,
@@ -38,14 +34,8 @@ def main(
 
     Parameters
     ----------
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, threads
-    weights
-        JSON list of the folders with checkpoint files
+    options
+        the variant and how to run it
     images
         Parquet file of images
     instances
@@ -56,8 +46,6 @@ def main(
         JSON list of selection rules
     shard
         such as 0-of-4
-    threads
-        CPU threads, unless the runtime fixes them
     output
         Parquet file to write
     boxes
@@ -68,8 +56,7 @@ def main(
     from sambench.evaluate.detections import DetectedMasks, box_prompts
     from sambench.evaluate.segany import Scores, evaluate, plan, result_table
 
-    what, how = Card(name=variant, family="", **json.loads(card)), json.loads(runtime)
-    rules, folders = json.loads(selections), [Path(folder) for folder in json.loads(weights)]
+    (what, execution, folders), rules = options.parsed(), json.loads(selections)
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
     truth, prompted = (
         of_images(read_parquet(*file).to_pandas(), part) for file in ((instances, INSTANCES), (prompts, PROMPTS))
@@ -79,14 +66,13 @@ def main(
         for detector, file in json.loads(boxes).items()
     }
 
-    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
     state = what.availability(folders, execution)
     model, device, digests = None, "", []
     if state == OK:
         model, device = build(what, execution, folders), execution.device_name()
         digests = [sha256(path) for path in what.weights(folders) or []]
     else:
-        print(f"segany {variant}: {state}: {what.explain(folders, execution)}", file=sys.stderr)
+        print(f"segany {what.name}: {state}: {what.explain(folders, execution)}", file=sys.stderr)
     # Rows that are not decoded have the reason as their status.
     start = "" if model else state
     scores, planned, kept = Scores(len(prompted), rules, start), prompted, None
@@ -95,9 +81,9 @@ def main(
         kept = DetectedMasks(len(detected), len(prompted), rules, start)
         planned = pd.concat([prompted.assign(detected=False), detected], ignore_index=True)
     if model:
-        evaluate(model, plan(part, truth, planned), scores, kept, f"segany {variant} {shard}")
+        evaluate(model, plan(part, truth, planned), scores, kept, f"segany {what.name} {shard}")
 
-    origin = provenance([card, runtime, selections, shard], device, weights_sha256=",".join(digests))
+    origin = provenance([options.card, options.runtime, selections, shard], device, weights_sha256=",".join(digests))
     if kept and masks:
         sources = {f"boxes_sha256.{detector}": sha256(Path(file)) for detector, file in json.loads(boxes).items()}
         write_parquet(masks, kept.table(detected, part), MASKS, origin | sources)

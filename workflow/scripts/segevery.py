@@ -10,17 +10,15 @@ from sambench.provenance import provenance
 from sambench.results.schemas import EVERYTHING_MASKS, IMAGES, INSTANCES, SEGEVERY, read_parquet, write_parquet
 from sambench.script import run
 from sambench.status import OK
-from sambench.variants.base import Runtime, Variant
+from sambench.variants.base import Variant
+from sambench.variants.options import VariantOptions
 from sambench.variants.registry import Card, build
 
 
 def main(
     *,
     kind: Literal["quality", "time"],
-    variant: str,
-    card: str,
-    runtime: str,
-    weights: str,
+    options: VariantOptions,
     sampler: str,
     detector: str = "{}",
     settings: str,
@@ -28,7 +26,6 @@ def main(
     instances: Path,
     count: int,
     warmup: int,
-    threads: int,
     output: Path,
     masks: Path | None = None,
 ) -> None:
@@ -38,14 +35,8 @@ def main(
     ----------
     kind
         quality or time
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, threads
-    weights
-        JSON list of the folders with checkpoint files
+    options
+        the variant and how to run it
     sampler
         such as grid_32
     detector
@@ -60,8 +51,6 @@ def main(
         images, the first by id that have instances
     warmup
         images before the clock starts
-    threads
-        CPU threads, unless the runtime fixes them
     output
         Parquet file to write
     masks
@@ -71,14 +60,13 @@ def main(
     from sambench.evaluate.filters import Settings
     from sambench.evaluate.samplers import OBJECT_AWARE, parse_sampler
 
-    how, folders, kept = json.loads(runtime), [Path(folder) for folder in json.loads(weights)], None
-    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
+    (what, execution, folders), kept = options.parsed(), None
     way, thresholds = parse_sampler(sampler), Settings(**json.loads(settings))
     tasks = segevery.plan(
         read_parquet(images, IMAGES).to_pandas(), read_parquet(instances, INSTANCES).to_pandas(), count
     )
 
-    cards = [Card(name=variant, family="", **json.loads(card))]
+    cards = [what]
     if way.kind == OBJECT_AWARE:
         cards.append(Card(family="", **json.loads(detector)))
     missing = next((c for c in cards if c.availability(folders, execution) != OK), None)
@@ -98,7 +86,9 @@ def main(
         print(f"segevery {missing.name}: {state}: {missing.explain(folders, execution)}", file=sys.stderr)
         records = segevery.status_table(tasks, state)
     origin = provenance(
-        [card, runtime, sampler, detector, settings, count, warmup], device, weights_sha256=",".join(digests)
+        [options.card, options.runtime, sampler, detector, settings, count, warmup],
+        device,
+        weights_sha256=",".join(digests),
     )
     write_parquet(output, records, SEGEVERY, origin)
     if masks is not None:

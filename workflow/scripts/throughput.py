@@ -10,59 +10,45 @@ import torch
 from sambench.provenance import provenance
 from sambench.results.schemas import THROUGHPUT_RUN, write_parquet
 from sambench.script import run
-from sambench.variants.base import Runtime, Variant
-from sambench.variants.registry import Card
+from sambench.variants.base import Variant
+from sambench.variants.options import VariantOptions
 
 
 def main(
     *,
-    variant: str,
-    card: str,
-    runtime: str,
-    weights: str,
+    options: VariantOptions,
     images: Path,
     instances: Path,
     settings: str,
-    threads: int,
     output: Path,
 ) -> None:
     """Write one row a batch size, or one row with a status. Without a checkpoint, weights are random.
 
     Parameters
     ----------
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, engine, threads
-    weights
-        JSON list of the folders with checkpoint files
+    options
+        the variant and how to run it
     images
         Parquet file of images
     instances
         Parquet file of instances
     settings
         JSON: images, batches, memory_limit_mib, min_seconds
-    threads
-        CPU threads, unless the runtime fixes them
     output
         Parquet file to write
     """
     from sambench.measure import throughput
     from sambench.measure.session import annotated, observe
 
-    what, how, wanted = Card(name=variant, family="", **json.loads(card)), json.loads(runtime), json.loads(settings)
-    execution = Runtime(**{**how, "threads": how.get("threads") or threads})
+    (what, execution, folders), wanted = options.parsed(), json.loads(settings)
 
     def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
         tasks = throughput.plan(*annotated(images, instances, wanted["images"]))
         limits = {name: wanted[name] for name in ("batches", "memory_limit_mib", "min_seconds")}
         return throughput.measure(model, tasks, device, **limits), {}
 
-    folders = [Path(folder) for folder in json.loads(weights)]
     table, facts = observe("throughput", what, execution, folders, THROUGHPUT_RUN, measurement)
-    origin = provenance([card, runtime, settings], execution.device_name(), **facts)
+    origin = provenance([options.card, options.runtime, settings], execution.device_name(), **facts)
     write_parquet(output, table, THROUGHPUT_RUN, origin)
 
 

@@ -7,20 +7,20 @@ how long the model had to wait for them is measured. Batches grow until memory e
 
 from __future__ import annotations
 
-import collections
 import itertools
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
 from sambench.measure.latency import synchronize
 from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak, total_mib
@@ -29,7 +29,6 @@ from sambench.results.schemas import THROUGHPUT_RUN
 from sambench.status import MEMORY_LIMIT, OK
 from sambench.variants.base import Prompts, Variant
 
-READERS = 3  # threads
 SHARE = 0.9  # of the memory of the device or the host, where no limit is set
 
 
@@ -53,25 +52,10 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[Task]:
     ]
 
 
-def read_ahead(variant: Variant, tasks: Iterable[Task], ahead: int) -> Generator[tuple[Task, Any], None, None]:
-    """Tasks with their prepared images, in order, `ahead` of them in the making while one is taken."""
-
-    def load(task: Task) -> tuple[Task, Any]:
-        height, width = task.size
-        return task, variant.prepare(read_image(task.path, width, height))
-
-    queue: collections.deque[Future[tuple[Task, Any]]] = collections.deque()
-    with ThreadPoolExecutor(READERS) as pool:
-        try:
-            for task in tasks:
-                queue.append(pool.submit(load, task))
-                if len(queue) > ahead:
-                    yield queue.popleft().result()
-            while queue:
-                yield queue.popleft().result()
-        finally:
-            for future in queue:
-                future.cancel()
+def load(variant: Variant, task: Task) -> tuple[Task, Any]:
+    """A task with its prepared image; runs in a thread."""
+    height, width = task.size
+    return task, variant.prepare(read_image(task.path, width, height))
 
 
 def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:
@@ -91,7 +75,7 @@ def pace(
     """
     images = boxes = 0
     waited = encoding = 0.0
-    with closing(read_ahead(variant, itertools.cycle(tasks), ahead=batch + READERS)) as source:
+    with closing(read_ahead(partial(load, variant), itertools.cycle(tasks), batch + WORKERS)) as source:
         clock = start = time.perf_counter()
         warm = False
         while not warm or images < len(tasks) or clock - start < min_seconds:
