@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -37,6 +39,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def default_cache() -> Path:
+    """The folder that all checkouts of a user share: SAMBENCH_CACHE, else ~/.cache/sambench on Linux."""
+    return Path(os.environ.get("SAMBENCH_CACHE") or user_cache_path("sambench")).expanduser()
 
 
 def sha256(path: Path) -> str:

@@ -28,6 +28,8 @@ LIBRARIES = (
     "pycocotools",
     "rlemasklib",
     "hotcoco",
+    "onnx",
+    "onnxruntime",
     "ultralytics-opencv-headless",
     "ultralytics",
 )
