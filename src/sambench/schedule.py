@@ -99,9 +99,8 @@ def tasks(study: Study, results: Path | None = None) -> list[Task]:
         """The file of a detector's boxes, merged of its shards."""
         merged = f"merge_boxes/{dataset}/{detector}"
         if merged not in made:
-            published = cards[detector].result_file(dataset)
-            shards = 1 if published else study.shards(dataset)
-            images = 0 if published else study.images(dataset) / shards
+            shards = len(cards[detector].shard_files(study.results, dataset, study.shards(dataset)))
+            images = study.images(dataset) / shards if cards[detector].runs(dataset) else 0
             seconds = resources.LOADING_SECONDS + resources.DETECTOR_SECONDS * images
             parts = [
                 add("boxes", f"{dataset}/{detector}/{shard}-of-{shards}", [index[dataset]], seconds=seconds)
