@@ -32,13 +32,15 @@ def main(*, results: Path, tables: str, config: str, output: Path) -> None:
         "agreement": agreement_table.DECIMALS,
         "reproduction": reproduction.DECIMALS,
     }
-    sections = []
-    for name in json.loads(tables):
+    names, sections = json.loads(tables), []
+    for name in names:
         table = read_parquet(results / "tables" / f"{name}.parquet", TABLES[name]).to_pandas()
+        if table.empty:
+            continue
         figure = results / "figures" / f"{name}.svg"
         drawing = figure.read_text(encoding="utf-8") if figure.is_file() else ""
         sections.append(Section(name, table, drawing, decimals.get(name)))
-    origin = read_provenance(results / "tables" / f"{sections[0].name}.parquet")
+    origin = read_provenance(results / "tables" / f"{names[0]}.parquet")
     write_text(output, render(sections, origin, json.loads(config)))
 
 
