@@ -25,6 +25,8 @@ RUNS = {
     "segevery": ("everything", ("dataset", "variant", "runtime", "sampler")),
     "efficiency": ("cost", ("variant",)),
     "segany_time": ("latency", ("dataset", "variant", "runtime", "boxes")),
+    "throughput": ("throughput", ("dataset", "variant", "runtime", "batch")),
+    "agreement": ("agreement", ("dataset", "variant", "runtime")),
 }
 
 
