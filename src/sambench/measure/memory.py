@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from sambench.allocator import return_freed_memory
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is a want of memory, of the device or of the host."""
@@ -30,6 +32,7 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    return_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # then the peak is that of the process so far

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sambench.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +55,15 @@ class Runtime:
         return self.dtype == "float32" and as_written
 
     def torch_device(self) -> torch.device:
-        """The device, with `auto` resolved; also applies `threads`."""
+        """The device, with `auto` resolved; also applies `threads`, and on a CPU keeps freed memory (allocator.py)."""
         import torch
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        if name == "cpu":
+            keep_freed_memory()
+        return torch.device(name)
 
     def device_name(self) -> str:
         """The name of the GPU; empty on the CPU."""
@@ -83,12 +86,15 @@ class Prompts:
     points: (N, P, 2) float32 as x, y, or None.
     labels: (N, P) int64: 1 inside the object, 0 outside, -1 padding; None exactly when points is None.
     targets: ground-truth masks (N, H, W) bool, handed over only to a variant that sets `uses_ground_truth`.
+    masks: (N, h, w) logits of an earlier answer of the same variant, as `MaskCandidates` has them, beside the points
+        or boxes; only for a variant that sets `takes_masks`.
     """
 
     boxes: np.ndarray | None = None
     points: np.ndarray | None = None
     labels: np.ndarray | None = None
     targets: np.ndarray | None = None
+    masks: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self)
@@ -114,11 +120,8 @@ class Prompts:
             return POINT
         return BOX if self.points is None else BOX_POINT
 
-    def __getitem__(self, rows: slice) -> Prompts:
-        def cut(values: np.ndarray | None) -> np.ndarray | None:
-            return None if values is None else values[rows]
-
-        return Prompts(cut(self.boxes), cut(self.points), cut(self.labels), cut(self.targets))
+    def __getitem__(self, rows: slice | np.ndarray) -> Prompts:
+        return Prompts(**{f.name: None if (v := getattr(self, f.name)) is None else v[rows] for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class Variant(ABC):
     name: the name in the registry.
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
     uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
+    takes_masks: whether `decode` heeds `Prompts.masks`.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
 
     A builder `build_x(runtime, **arguments)` returns a variant with random weights; the registry then calls
@@ -218,6 +222,7 @@ class Variant(ABC):
     name: str = ""
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
     uses_ground_truth: bool = False
+    takes_masks: bool = False
     decode_chunk: int = 16
 
     def load_files(self, paths: Sequence[Path]) -> None:
