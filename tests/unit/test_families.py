@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,35 @@ def test_sam2_without_its_choice_returns_all_tokens() -> None:
     )
     torch.testing.assert_close(found.logits[:, 1:], multi[0][0], rtol=0, atol=1e-5)
     torch.testing.assert_close(found.scores[:, 1:], multi[1][0], rtol=0, atol=1e-6)
+
+
+def test_a_mask_prompt_of_sam2_belongs_to_its_own_prompt() -> None:
+    torch.manual_seed(0)
+    variant = Sam2Variant(Sam2Network(nn.Identity(), pixel_size=64), CPU, pixel_size=64)
+    maps = {
+        "image_embed": torch.randn(1, 256, 4, 4),
+        "high_res_feats0": torch.randn(1, 32, 16, 16),
+        "high_res_feats1": torch.randn(1, 64, 8, 8),
+    }
+    features = Features(maps, original_size=(64, 64))
+    points = np.array([[[20, 30]], [[5, 60]], [[33, 3]]], dtype=np.float32)
+    prompts = Prompts(points=points, labels=np.ones((3, 1), np.int64), masks=5 * torch.randn(3, 16, 16))
+    found = variant.decode(features, prompts)
+    for i in range(3):
+        point, label = torch.tensor(points[None, i : i + 1]), torch.ones(1, 1, 1, dtype=torch.int64)
+        sparse, dense = variant.module.prompt_encoder(point, label, None, prompts.masks[i, None, None])
+        multi, scores, *_ = variant.module.mask_decoder(
+            maps["image_embed"],
+            variant.module.image_positions(),
+            sparse,
+            dense,
+            multimask_output=True,
+            high_resolution_features=[maps["high_res_feats0"], maps["high_res_feats1"]],
+        )
+        torch.testing.assert_close(found.logits[i, 1:], multi[0, 0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.scores[i, 1:], scores[0, 0], rtol=0, atol=1e-6)
+    without = variant.decode(features, replace(prompts, masks=None))
+    assert float((without.logits - found.logits).abs().max()) > 1e-3
 
 
 def test_hq_candidates_are_sums() -> None:

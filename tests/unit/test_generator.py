@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,44 @@ def test_empty_masks_are_dropped_whatever_the_variant_says_of_them() -> None:
     trace = Trace()
     generate(Half(), image, parse_sampler("hierarchical_8"), trace=trace)
     assert trace.left["prompts"] == 4  # the first round covers everything
+
+
+class Echo(Blobs):
+    """With mask prompts: the mask grown by as much as its point's column says, told by the third token."""
+
+    takes_masks = True
+
+    def decode(self, features: Any, prompts: Prompts) -> MaskCandidates:
+        made = super().decode(features, prompts)
+        if prompts.masks is None:
+            return replace(made, logits=made.logits * 10)
+        assert prompts.masks.abs().max() <= 32
+        self.chunks = [*getattr(self, "chunks", []), len(prompts)]
+        logits = made.logits.clone()
+        logits[:, 2] = prompts.masks + 4
+        scores = torch.tensor([0.1, 0.2, 0.93, 0.3]).expand(len(prompts), -1)
+        return replace(made, logits=logits, scores=scores, single=torch.full((len(prompts),), 2))
+
+
+def test_m2m_puts_the_answer_to_each_candidate_in_its_place() -> None:
+    image, settings = np.zeros((64, 64, 3), np.uint8), Settings(use_m2m=True, points_per_batch=3, box_nms_thresh=1.0)
+    variant, trace = Echo(), Trace()
+    masks = generate(variant, image, Sampler(GRID, 2), replace(settings, stability_score_thresh=0.0), trace)
+    # Four points in chunks of three and one, three candidates each; all have the score of the second answer.
+    assert (trace.left["prompts"], trace.left["candidates"]) == (4, 12)
+    assert variant.chunks == [3, 3, 3, 1, 1, 1]
+    np.testing.assert_allclose(masks.predicted_iou, 0.93)
+    assert len(masks) == 12
+    # The first answer, clamped, is what comes back with 4 added.
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    radius = torch.tensor([3.0, 6.0, 30.0])[:, None, None]
+    low = (40 * (radius - torch.hypot(x - 16, y - 16))).clamp(-32, 32) + 4
+    expected = Upsampling((64, 64), frame=(256, 256), crop=(256, 256)).masks(low).sum((1, 2))
+    assert masks.area[(masks.prompts == [16, 16]).all(axis=1)].tolist() == expected.tolist()
+    single = generate(Echo(), image, Sampler(GRID, 2), replace(settings, multimask_output=False))
+    assert len(single) == 4
+    with pytest.raises(InputError, match="masks as prompts"):
+        generate(Blobs(), image, Sampler(GRID, 2), settings)
 
 
 def test_a_sampler_that_does_not_fit_is_refused() -> None:

@@ -43,6 +43,8 @@ class Settings:
     crop_nms_thresh: box IoU above which, of two crops, the mask of the larger one goes.
     min_mask_region_area: holes and islands smaller than this many pixels are removed; 0 leaves them.
     multimask_output: the three multimask tokens of a point, or the single-mask token.
+    use_m2m: SAM 2's family only: every candidate goes back as a mask prompt beside its point, and the single-mask
+        answer to that takes its place, before any filter. Boxes are left alone.
     high_score_thresh: hierarchical only: logits above this count as covered.
     """
 
@@ -57,6 +59,7 @@ class Settings:
     crop_n_points_downscale_factor: int = 1
     min_mask_region_area: int = 0
     multimask_output: bool = True
+    use_m2m: bool = False
     high_score_thresh: float = 8.5
 
 
@@ -136,12 +139,12 @@ def select(
     covered: np.ndarray | None,
 ) -> Masks:
     """The candidates of one chunk that pass, as run-lengths."""
-    tokens = _tokens(candidates, settings.multimask_output).cpu()
+    tokens = answers(candidates, settings.multimask_output).cpu()
     scores = candidates.scores.float().cpu().gather(1, tokens)
     # NaN means that the variant predicts no IoU: nothing to judge by, so nothing is dropped.
     passed = ~(scores <= settings.pred_iou_thresh) if settings.pred_iou_thresh > 0 else torch.ones_like(scores).bool()
     prompt, column = passed.nonzero(as_tuple=True)
-    trace.left.update(prompts=len(prompts), candidates=scores.numel(), predicted_iou=len(prompt))
+    trace.left.update(candidates=scores.numel(), predicted_iou=len(prompt))
 
     upsampling = candidates.upsampling
     height, width = upsampling.size
@@ -178,7 +181,7 @@ def select(
     )
 
 
-def _tokens(candidates: MaskCandidates, multimask: bool) -> torch.Tensor:
+def answers(candidates: MaskCandidates, multimask: bool) -> torch.Tensor:
     """(N, T) int64: the mask tokens of each prompt that count."""
     if not multimask:
         return candidates.single[:, None]

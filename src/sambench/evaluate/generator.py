@@ -18,6 +18,7 @@ from sambench.evaluate.filters import (
     Masks,
     Settings,
     Trace,
+    answers,
     no_masks,
     select,
     shapes,
@@ -35,7 +36,9 @@ from sambench.evaluate.samplers import (
     point_grid,
     second_round,
 )
-from sambench.variants.base import BOX, POINT, Prompts, Variant
+from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Variant
+
+LOGIT_LIMIT = 32.0  # of a mask prompt, either way (SAM2ImagePredictor._predict)
 
 
 def generate(
@@ -53,7 +56,7 @@ def generate(
     image: (H, W, 3) uint8 RGB. boxes: (N, 4) x0, y0, x1, y1 in its pixels, for samplers of boxes. targets: the
     (N, H, W) bool ground truth of these boxes, for a variant that uses it.
 
-    Raises InputError when the variant does not take the prompts of the sampler.
+    Raises InputError when the variant does not take the prompts of the sampler, or masks for `use_m2m`.
     """
     settings, trace = settings or Settings(), trace or Trace()
     kind = _prompt_kind(sampler)
@@ -63,6 +66,8 @@ def generate(
         raise InputError(variant.name, "sampler", expected=f"a variant that takes {kind} prompts")
     if variant.uses_ground_truth and targets is None:
         raise InputError(variant.name, "sampler", expected="boxes of the ground truth for a variant that is shown it")
+    if settings.use_m2m and not variant.takes_masks:
+        raise InputError(variant.name, "use_m2m", expected="a variant that takes masks as prompts (SAM 2's family)")
     if sampler.kind == NATIVE:
         return _native(variant, image, trace)
     if sampler.needs_boxes:
@@ -136,7 +141,9 @@ def _from_boxes(
     size = image.shape[:2]
     features = _encode(variant, image, trace)
     prompts = Prompts(boxes=boxes.astype(np.float32), targets=targets if variant.uses_ground_truth else None)
-    unfiltered = replace(settings, pred_iou_thresh=0.0, stability_score_thresh=0.0, multimask_output=False)
+    unfiltered = replace(
+        settings, pred_iou_thresh=0.0, stability_score_thresh=0.0, multimask_output=False, use_m2m=False
+    )
     masks = _decode_all(variant, features, prompts, unfiltered, trace, (0, 0, size[1], size[0]), size)
     trace.left["nms"] += len(masks)
     return _finish(masks, size, unfiltered, trace)
@@ -194,9 +201,33 @@ def _decode_all(
         part = prompts[start : start + chunk]
         with trace.measure("decode"):
             candidates = variant.decode(features, part)
+            trace.left["prompts"] += len(part)
+            if settings.use_m2m:
+                part, candidates = _refined(variant, features, part, candidates, settings.multimask_output)
         with trace.measure("postprocess"):
             parts.append(select(candidates, part, settings, trace, crop, size, covered))
     return Masks.concatenate(parts)
+
+
+def _refined(
+    variant: Variant, features: Any, prompts: Prompts, candidates: MaskCandidates, multimask: bool
+) -> tuple[Prompts, MaskCandidates]:
+    """SAM 2's `use_m2m`: each candidate decoded once more, with its own logits as a mask prompt.
+
+    Of N prompts with T answers each: N x T prompts, one answer each (refine_with_m2m and _predict there).
+    """
+    tokens = answers(candidates, multimask)
+    rows = torch.arange(len(prompts)).repeat_interleave(tokens.shape[1])
+    logits = candidates.logits[rows.to(tokens.device), tokens.flatten()]
+    again = replace(prompts[rows.numpy()], masks=logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
+    parts = []
+    for start in range(0, len(again), len(prompts)):
+        part = variant.decode(features, again[start : start + len(prompts)])
+        taken = torch.arange(len(part.scores), device=part.scores.device), part.single
+        parts.append((part.logits[taken], part.scores[taken]))
+    refined, scores = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
+    first = torch.zeros(len(again), dtype=torch.int64, device=scores.device)
+    return again, MaskCandidates(refined, scores, (0,), first, candidates.upsampling)
 
 
 def _finish(masks: Masks, size: tuple[int, int], settings: Settings, trace: Trace) -> Masks:

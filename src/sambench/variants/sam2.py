@@ -182,6 +182,7 @@ class Sam2Variant(StretchVariant):
     """A model with SAM 2's decoder, which adds two maps of higher resolution while it enlarges the mask."""
 
     module: Sam2Network
+    takes_masks = True
 
     def keep_float32(self) -> None:
         self.module.prompt_encoder.float()
@@ -209,17 +210,22 @@ class Sam2Variant(StretchVariant):
     @torch.inference_mode()
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels = self.labelled_points(features, prompts)
-        # transformers counts images in front of prompts: there is one.
-        sparse, dense = self.module.prompt_encoder(points[None], labels[None], None, None)
+        # transformers counts images in front of prompts: there is one. But it has one mask an image, so with masks
+        # each prompt is an image's only one.
+        images, masks = 1, prompts.masks
+        if masks is not None:
+            images, masks = len(prompts), masks[:, None].float()
+        points, labels = points.unflatten(0, (images, -1)), labels.unflatten(0, (images, -1))
+        sparse, dense = self.module.prompt_encoder(points, labels, None, masks)
         logits, scores, *_ = self.module.mask_decoder(
-            image_embeddings=features.maps["image_embed"],
-            image_positional_embeddings=self.module.image_positions().to(self.dtype),
+            image_embeddings=features.maps["image_embed"].expand(images, -1, -1, -1),
+            image_positional_embeddings=self.module.image_positions().to(self.dtype).expand(images, -1, -1, -1),
             sparse_prompt_embeddings=sparse.to(self.dtype),
             dense_prompt_embeddings=dense.to(self.dtype),
             multimask_output=False,
             high_resolution_features=self.high_resolution(features),
         )
-        logits, scores = logits[0], scores[0].float()
+        logits, scores = logits.flatten(0, 1), scores.flatten(0, 1).float()
         return MaskCandidates(
             logits=logits,
             scores=scores,
