@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_equal_to_the_official_code(path: Path) -> None:
     report = check(path)
     assert report.rows
     assert [row for row in report.rows if not row.ok] == []
+
+
+@pytest.mark.slow
+def test_refinement_by_masks_is_the_official_one(shared: Path, tmp_path: Path) -> None:
+    """SAM 2's `use_m2m`: numbers of its own generator, in the form of the fixtures, with the weights of one of them."""
+    name = "amg_m2m_sam2.1_hiera_tiny.json"
+    shutil.copy(Path(__file__).with_name(name), tmp_path / name)
+    (tmp_path / "sam2.1_hiera_tiny.json").symlink_to(shared / "parity" / "sam2.1_hiera_tiny.json")
+    report = check(tmp_path / name)
+    assert [row for row in report.rows if not row.ok] == []
+    assert len([row for row in report.rows if row.stage == "cells"]) > 20
 
 
 def test_formula_image_by_hand() -> None:

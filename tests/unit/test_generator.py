@@ -311,6 +311,7 @@ from pathlib import Path
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
 from test_generator import Blobs
+from sambench.allocator import keep_freed_memory
 from sambench.evaluate.filters import Settings
 from sambench.evaluate.generator import generate
 from sambench.evaluate.samplers import Sampler
@@ -319,6 +320,7 @@ def mib(field):
     return int(re.search(rf"{field}:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 torch.set_num_threads(1)
+keep_freed_memory()
 settings = Settings(box_nms_thresh=1.0, stability_score_thresh=0.0)
 clean = replace(settings, min_mask_region_area=100)
 generate(Blobs(), np.zeros((30, 40, 3), np.uint8), Sampler("grid", 2), clean)
