@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sambench.allocator import keep_freed_memory
 from sambench.provenance import cpu_name
 
 BUSY_SHARE = 0.05  # of all cores: with more in use by others, a timing is marked as one of a busy machine
@@ -40,6 +41,8 @@ def record(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
+    else:
+        facts["keeps_freed_memory"] = keep_freed_memory()
     return facts
 
 
