@@ -101,7 +101,8 @@ def test_single_mask_of_sam2_falls_back_when_unstable() -> None:
     assert stable_single(logits, scores).tolist() == [0, 2, 0]
 
 
-def test_sam2_without_its_choice_returns_all_tokens() -> None:
+def small_sam2() -> tuple[Sam2Variant, dict[str, torch.Tensor]]:
+    """SAM 2's decoder for 64 pixels with random weights, and random feature maps for it."""
     torch.manual_seed(0)
     variant = Sam2Variant(Sam2Network(nn.Identity(), pixel_size=64), CPU, pixel_size=64)
     maps = {
@@ -109,6 +110,11 @@ def test_sam2_without_its_choice_returns_all_tokens() -> None:
         "high_res_feats0": torch.randn(1, 32, 16, 16),
         "high_res_feats1": torch.randn(1, 64, 8, 8),
     }
+    return variant, maps
+
+
+def test_sam2_without_its_choice_returns_all_tokens() -> None:
+    variant, maps = small_sam2()
     features = Features(maps, original_size=(20, 30))
     boxes = np.array([[2, 2, 9, 9], [1, 4, 20, 18]], dtype=np.float32)
     found = variant.decode(features, Prompts(boxes=boxes))
@@ -136,13 +142,7 @@ def test_sam2_without_its_choice_returns_all_tokens() -> None:
 
 
 def test_a_mask_prompt_of_sam2_belongs_to_its_own_prompt() -> None:
-    torch.manual_seed(0)
-    variant = Sam2Variant(Sam2Network(nn.Identity(), pixel_size=64), CPU, pixel_size=64)
-    maps = {
-        "image_embed": torch.randn(1, 256, 4, 4),
-        "high_res_feats0": torch.randn(1, 32, 16, 16),
-        "high_res_feats1": torch.randn(1, 64, 8, 8),
-    }
+    variant, maps = small_sam2()
     features = Features(maps, original_size=(64, 64))
     points = np.array([[[20, 30]], [[5, 60]], [[33, 3]]], dtype=np.float32)
     prompts = Prompts(points=points, labels=np.ones((3, 1), np.int64), masks=5 * torch.randn(3, 16, 16))

@@ -250,7 +250,7 @@ def test_empty_masks_are_dropped_whatever_the_variant_says_of_them() -> None:
 
 
 class Echo(Blobs):
-    """With mask prompts: the mask grown by as much as its point's column says, told by the third token."""
+    """To a mask prompt the single answer, the third token, is its logits plus 4."""
 
     takes_masks = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import torch
 
-from sambench.allocator import keep_freed_memory
 from sambench.provenance import cpu_name
 
 BUSY_SHARE = 0.05  # of all cores: with more in use by others, a timing is marked as one of a busy machine
@@ -26,6 +26,7 @@ def record(device: torch.device) -> dict[str, Any]:
         "frequency_policy": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": os.uname().release,
+        "libc": " ".join(platform.libc_ver()),  # with glibc freed memory is kept (allocator.py)
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
         "torch_interop_threads": torch.get_num_interop_threads(),
@@ -41,8 +42,6 @@ def record(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
-    else:
-        facts["keeps_freed_memory"] = keep_freed_memory()
     return facts
 
 
