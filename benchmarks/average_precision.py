@@ -91,7 +91,7 @@ def _measured(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple
 
 
 def ours_of(truth: Path, results: Path) -> list[float]:
-    from sambench.score import score
+    from sambench.evaluate.score import score
 
     return list(score(truth, results, "segm").values())[:12]
 

@@ -28,8 +28,8 @@ from segment_anything.modeling import Sam
 
 from sambench.evaluate.filters import Masks, Settings, Trace
 from sambench.evaluate.generator import generate
-from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import GRID, Sampler
+from sambench.masks import decode_rle
 from sambench.parity.fixtures import weight
 from sambench.provenance import cpu_name
 from sambench.script import run

@@ -217,7 +217,7 @@ def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnost
     """
     import json
 
-    from sambench.score import score as score_files
+    from sambench.evaluate.score import score as score_files
 
     print(json.dumps(score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic), indent=2))
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from sambench.clicks import first_click
 from sambench.errors import InputError, near_matches
-from sambench.evaluate.masks import decode_rle
+from sambench.masks import decode_rle
 
 if TYPE_CHECKING:
     import pandas as pd

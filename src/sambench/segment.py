@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sambench.errors import InputError
-from sambench.evaluate.masks import decode_rle
 from sambench.files import atomic
+from sambench.masks import decode_rle
 from sambench.variants.base import MaskCandidates, Prompts, Variant
 
 OPACITY = 0.5  # of a mask over the image
@@ -64,12 +64,8 @@ def make_prompts(boxes: Sequence[str], points: Sequence[str], background: Sequen
 
 def chosen_masks(candidates: MaskCandidates, selection: str) -> tuple[np.ndarray, np.ndarray]:
     """The masks that a selection rule takes, (N, H, W) bool, and their predicted IoU, (N,) float32."""
-    import torch
-
-    tokens = candidates.argmax() if selection == "argmax" else candidates.single
-    every = torch.arange(len(tokens), device=tokens.device)
-    masks = candidates.upsampling.masks(candidates.logits[every, tokens])
-    return masks.cpu().numpy(), candidates.scores[every, tokens].cpu().numpy()
+    logits, scores = candidates.take(candidates.argmax() if selection == "argmax" else candidates.single)
+    return candidates.upsampling.masks(logits).cpu().numpy(), scores.cpu().numpy()
 
 
 def all_masks(variant: Variant, image: np.ndarray, sampler: str) -> tuple[np.ndarray, np.ndarray]:

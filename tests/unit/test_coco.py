@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 
 from sambench.datasets import coco
 from sambench.errors import InputError
-from sambench.evaluate.masks import decode_rle
+from sambench.masks import decode_rle
 
 # pycocotools.mask.decode predates NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

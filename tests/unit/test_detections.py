@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sambench.evaluate import masks
+from sambench import masks
 from sambench.evaluate.detections import DetectedMasks, box_ious, box_prompts, instance_of
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
 from sambench.evaluate.segany import NOTHING, Scores, evaluate, plan

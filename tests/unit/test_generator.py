@@ -17,8 +17,8 @@ from sambench.errors import InputError
 from sambench.evaluate import filters, samplers
 from sambench.evaluate.filters import Settings, Trace
 from sambench.evaluate.generator import generate
-from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import GRID, Sampler, parse_sampler
+from sambench.masks import decode_rle
 from sambench.parity.generators import ClosedForm, closed_form, xywh
 from sambench.variants.base import BOX, MaskCandidates, Prompts, Upsampling, Variant
 

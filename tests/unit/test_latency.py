@@ -16,7 +16,7 @@ import torch
 
 from sambench.measure import machine
 from sambench.measure.latency import measure, relative_boxes
-from sambench.measure.memory import is_out_of_memory, requested_mib
+from sambench.memory import is_out_of_memory, requested_mib
 from sambench.results.latency_table import lines
 from sambench.results.schemas import LATENCY, SEGANY_TIME, read_parquet, write_parquet
 from sambench.results.tables import write_table
@@ -101,7 +101,7 @@ def test_messages_about_memory() -> None:
 
 PEAK = """
 import numpy as np, torch
-from sambench.measure.memory import peak_mib, reset_peak
+from sambench.memory import peak_mib, reset_peak
 cpu = torch.device("cpu")
 large = np.ones(2**25)
 del large

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sambench.errors import InputError
-from sambench.evaluate.masks import encode_rle
+from sambench.masks import encode_rle
 from sambench.prompts import NOISE_LIMIT, Instance, clicks_of, make_prompts, noisy_box, prompt_function
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from sambench.datasets import coco, scenes
-from sambench.evaluate.masks import decode_rle, encode_rle
+from sambench.masks import decode_rle, encode_rle
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sambench import score as module
 from sambench.cli import app
 from sambench.errors import InputError
-from sambench.evaluate.masks import encode_rle
-from sambench.score import score
+from sambench.evaluate import score as module
+from sambench.evaluate.score import score
+from sambench.masks import encode_rle
 
 SIZE = [20, 30]
 MASK = np.zeros(SIZE, bool)

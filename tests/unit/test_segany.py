@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from sambench import masks
 from sambench.errors import InputError
-from sambench.evaluate import masks
 from sambench.evaluate.segany import ImageTask, Scores, evaluate, plan, result_table
 from sambench.jobs import shard_images
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT

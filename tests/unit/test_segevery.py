@@ -19,10 +19,10 @@ from pycocotools.cocoeval import COCOeval
 
 from sambench.errors import InputError
 from sambench.evaluate.filters import Masks, Settings
-from sambench.evaluate.masks import encode_rle
 from sambench.evaluate.samplers import parse_sampler
 from sambench.evaluate.segevery import EverythingTask, detector_of, match, measure_quality, measure_time, plan
 from sambench.jobs import EverythingJob
+from sambench.masks import encode_rle
 from sambench.results.schemas import EVERYTHING, EVERYTHING_MASKS, SEGEVERY, read_parquet, write_parquet
 from sambench.results.segevery_table import average_recall, line
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
@@ -302,7 +302,7 @@ def test_plan_takes_the_first_annotated_images_by_id() -> None:
 def test_peak_memory_sees_what_was_there() -> None:
     # In a process of its own: one that has freed memory before may reuse it, and its peak then stands still.
     program = (
-        "import numpy as np, torch; from sambench.measure import memory; cpu = torch.device('cpu');"
+        "import numpy as np, torch; from sambench import memory; cpu = torch.device('cpu');"
         "memory.reset_peak(cpu); before = memory.peak_mib(cpu);"
         "block = np.ones(64 * 2**20, dtype=np.uint8); print(memory.peak_mib(cpu) - before, block[-1])"
     )

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from sambench.measure import agreement, throughput
-from sambench.measure.memory import total_mib
 from sambench.measure.session import observe
+from sambench.memory import total_mib
 from sambench.results import agreement_table, throughput_table
 from sambench.results.schemas import (
     AGREEMENT,

@@ -57,7 +57,7 @@ def main(
         Parquet file to write
     """
     from sambench.detectors.boxes import Limits, find_boxes, import_boxes, no_boxes
-    from sambench.score import rules_of
+    from sambench.evaluate.score import rules_of
 
     what, how = Detector(name=detector, family="", **json.loads(card)), json.loads(settings)
     folders = [Path(folder) for folder in json.loads(weights)]
@@ -79,7 +79,7 @@ def main(
         facts["published_sha256"] = sha256(published)
         table = import_boxes(published, document, annotations, categories, part, limits)
     else:
-        from sambench.measure.memory import is_out_of_memory
+        from sambench.memory import is_out_of_memory
 
         facts["weights_sha256"] = ",".join(sha256(path) for path in what.weights(folders) or [])
         device = runtime.device_name()

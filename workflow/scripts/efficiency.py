@@ -41,7 +41,7 @@ def main(*, variant: str, card: str, weights: str, height: int, width: int, outp
     elif state in (OK, NO_WEIGHTS):
         # The counters are slow to import, and a baseline needs none.
         from sambench.measure.cost import count
-        from sambench.measure.memory import is_out_of_memory
+        from sambench.memory import is_out_of_memory
 
         try:
             cost = count(what, (height, width), folders)

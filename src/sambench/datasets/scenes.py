@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import rlemasklib
 
-from sambench.evaluate.masks import encode_rle
 from sambench.files import atomic
+from sambench.masks import encode_rle
 
 CATEGORIES = ("disc", "ring", "box", "frame", "star")
 # Width, height and objects of each image; an object that finds no place is left out.

@@ -14,9 +14,9 @@ from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
+from sambench.evaluate.score import COCO, Truth, read_results
 from sambench.progress import track
 from sambench.results.schemas import BOXES
-from sambench.score import COCO, Truth, read_results
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,18 @@ def find_boxes(
 
 def _together(detector: BoxDetector, batch: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Detections]]:
     """Rows with prepared images -> rows with what was found."""
-    import torch  # not needed to import published boxes, and slow to start with
-
-    from sambench.measure.memory import is_out_of_memory
+    # Needs torch, which importing published boxes does not, and which is slow to start with.
+    from sambench.memory import OutOfMemory, memory_guard, release_memory
 
     try:
-        answers = detector.detect([prepared for _, prepared in batch])
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error) or len(batch) == 1:
+        with memory_guard():
+            answers = detector.detect([prepared for _, prepared in batch])
+    except OutOfMemory:
+        if len(batch) == 1:
             raise
     else:
         return [(row, answer) for (row, _), answer in zip(batch, answers, strict=True)]
-    # Outside of the handler: the exception holds on to the tensors that filled the memory.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
     half = len(batch) // 2
     return _together(detector, batch[:half]) + _together(detector, batch[half:])
 

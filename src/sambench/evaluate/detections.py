@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from sambench.evaluate import masks
+from sambench import masks
 from sambench.evaluate.segany import NOTHING, Batch, LoadedImage, enlarge, tokens_to_enlarge
 from sambench.jobs import mask_selections
 from sambench.status import OK

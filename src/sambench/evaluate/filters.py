@@ -20,7 +20,8 @@ import torch
 from rlemasklib import RLEMask
 from torchvision.ops import batched_nms
 
-from sambench.evaluate.masks import run_lengths
+from sambench.device import synchronize
+from sambench.masks import run_lengths
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling
 
 EDGE = 20  # pixels: a mask that comes nearer to the edge of its crop is probably cut off there
@@ -115,17 +116,11 @@ class Trace:
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time of a block, with the work that it left running on a GPU."""
-        synchronise()
+        synchronize()
         start = self.clock()
         yield
-        synchronise()
+        synchronize()
         self.seconds[stage] += self.clock() - start
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if one is in use."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 @torch.inference_mode()

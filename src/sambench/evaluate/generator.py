@@ -25,7 +25,6 @@ from sambench.evaluate.filters import (
     suppress,
     without_small_regions,
 )
-from sambench.evaluate.masks import run_lengths
 from sambench.evaluate.samplers import (
     COARSER,
     GRID,
@@ -36,6 +35,7 @@ from sambench.evaluate.samplers import (
     point_grid,
     second_round,
 )
+from sambench.masks import run_lengths
 from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Variant
 
 LOGIT_LIMIT = 32.0  # of a mask prompt, either way (SAM2ImagePredictor._predict)
@@ -223,8 +223,7 @@ def _refined(
     parts = []
     for start in range(0, len(again), len(prompts)):
         part = variant.decode(features, again[start : start + len(prompts)])
-        taken = torch.arange(len(part.scores), device=part.scores.device), part.single
-        parts.append((part.logits[taken], part.scores[taken]))
+        parts.append(part.take(part.single))
     refined, scores = (torch.cat(values)[:, None] for values in zip(*parts, strict=True))
     first = torch.zeros(len(again), dtype=torch.int64, device=scores.device)
     return again, MaskCandidates(refined, scores, (0,), first, candidates.upsampling)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sambench.evaluate.average_precision import BOXES, MASKS, NOTHING_TO_FIND, Evaluator
-from sambench.score import Truth, read_truth
+from sambench.evaluate.score import Truth, read_truth
 from sambench.status import OK, summary
 
 STATISTICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ap_rare", "ap_common", "ap_frequent")

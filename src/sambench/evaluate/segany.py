@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sambench import masks
 from sambench.ahead import read_ahead
 from sambench.clicks import next_click
 from sambench.datasets.coco import read_image
 from sambench.errors import InputError
-from sambench.evaluate import masks
-from sambench.measure.memory import is_out_of_memory
+from sambench.memory import OutOfMemory, memory_guard, release_memory
 from sambench.progress import track
 from sambench.prompts import clicks_of
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
@@ -213,12 +213,9 @@ def evaluate(
         assert detections is not None, "boxes of detectors need a place for their masks"
         return detections
 
-    def give_up(error: BaseException, batches: Iterable[Batch]) -> None:
-        """Turn a want of memory into rows that say so; any other error is a bug and goes on its way."""
-        if not is_out_of_memory(error):
-            raise error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def give_up(batches: Iterable[Batch]) -> None:
+        """Rows of prompts that did not fit into memory."""
+        release_memory()
         for batch in batches:
             outcome(batch).give_up(batch.rows, OUT_OF_MEMORY)
 
@@ -232,17 +229,19 @@ def evaluate(
         if not usable:
             continue
         try:
-            features = variant.encode_prepared([loaded.prepared])[0]
-        except (MemoryError, RuntimeError) as error:
-            give_up(error, usable)
+            with memory_guard():
+                features = variant.encode_prepared([loaded.prepared])[0]
+        except OutOfMemory:
+            give_up(usable)
             continue
         for batch in usable:
             for start in range(0, len(batch.rows), variant.decode_chunk):
                 part = batch[start : start + variant.decode_chunk]
                 try:
-                    outcome(part).take(_decode(variant, features, part, loaded), part, loaded)
-                except (MemoryError, RuntimeError) as error:
-                    give_up(error, [part])
+                    with memory_guard():
+                        outcome(part).take(_decode(variant, features, part, loaded), part, loaded)
+                except OutOfMemory:
+                    give_up([part])
 
 
 def _decode(variant: Variant, features: Any, batch: Batch, loaded: LoadedImage) -> MaskCandidates:
@@ -301,8 +300,8 @@ def _counts(
 def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndarray) -> Prompts:
     """The prompts with one more click each, placed where the `argmax` mask of the clicks so far is most wrong."""
     candidates = variant.decode(features, prompts)
-    every = torch.arange(len(prompts), device=candidates.logits.device)
-    found = candidates.upsampling.masks(candidates.logits[every, candidates.argmax()]).cpu().numpy()
+    logits, _ = candidates.take(candidates.argmax())
+    found = candidates.upsampling.masks(logits).cpu().numpy()
     assert prompts.points is not None and prompts.labels is not None
     before = prompts.points.astype(np.int64)
     clicks = np.array([next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)])

@@ -21,9 +21,9 @@ from sambench.datasets.coco import read_image
 from sambench.errors import InputError
 from sambench.evaluate.filters import Masks, Settings, Trace
 from sambench.evaluate.generator import generate
-from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import OBJECT_AWARE, ORACLE_BOXES, Sampler
-from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak
+from sambench.masks import decode_rle
+from sambench.memory import OutOfMemory, memory_guard, peak_mib, release_memory, reset_peak
 from sambench.progress import track
 from sambench.results.schemas import EVERYTHING_MASKS, SEGEVERY
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
@@ -178,7 +178,7 @@ def _attempt(
         return record | {"status": UNREADABLE_IMAGE}, None
     trace = Trace()
     try:
-        with trace.measure("total"):
+        with memory_guard(), trace.measure("total"):
             boxes, targets = None, None
             if sampler.kind == OBJECT_AWARE:
                 if detect is None:
@@ -193,11 +193,8 @@ def _attempt(
             masks = generate(variant, image, sampler, settings, trace, boxes=boxes, targets=targets)
     except InputError:
         return record | {"status": UNSUPPORTED_PROMPT}, None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    except OutOfMemory:
+        release_memory()
         return record | {"status": OUT_OF_MEMORY}, None
     counts = {name: trace.left[name] for name in FILTERS}
     return record | counts | {"seconds": trace.seconds, "status": OK}, masks

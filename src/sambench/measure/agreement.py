@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sambench.evaluate import masks
+from sambench import masks
 from sambench.measure.session import as_table
 from sambench.progress import track
 from sambench.results.schemas import AGREEMENT_RUN
@@ -51,8 +51,8 @@ def answers(
             candidates = variant.decode(features, Prompts(boxes=absolute[part]))
             own = candidates.argmax().cpu()
             wanted = own if tokens is None else torch.from_numpy(tokens[number][part])
-            every = torch.arange(len(own))
-            full = candidates.upsampling.masks(candidates.logits[every, wanted])
+            logits, _ = candidates.take(wanted)
+            full = candidates.upsampling.masks(logits)
             chosen.append(own.numpy())
             packed.append(masks.pack(full.cpu().numpy()))
         found.append(Answers(image_id, height * width, np.concatenate(chosen), np.concatenate(packed)))

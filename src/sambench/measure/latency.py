@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak
+from sambench.device import synchronize
 from sambench.measure.session import as_table, out_of_memory
+from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak
 from sambench.progress import track
 from sambench.results.schemas import LATENCY
 from sambench.status import OK
@@ -45,12 +46,6 @@ class ImageTime:
     upsample: list[float]
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def time_image(variant: Variant, image: np.ndarray, boxes: np.ndarray, device: torch.device) -> ImageTime:
     """Time one image, (H, W, 3) uint8, with relative boxes (K, 4), one decode a box.
 
@@ -58,21 +53,21 @@ def time_image(variant: Variant, image: np.ndarray, boxes: np.ndarray, device: t
     """
     height, width = image.shape[:2]
     absolute = (boxes * [width, height, width, height]).astype(np.float32)
-    synchronize(device)
+    synchronize()
     start = time.perf_counter()
     prepared = variant.prepare(image)
     ready = time.perf_counter()
     features: Any = variant.encode_prepared([prepared])[0]
-    synchronize(device)
+    synchronize()
     last = time.perf_counter()
     encode, decodes, upsamples = last - ready, [], []
     for box in absolute:
         candidates = variant.decode(features, Prompts(boxes=box[None]))
         chosen = candidates.logits[torch.zeros_like(candidates.single), candidates.argmax()]
-        synchronize(device)
+        synchronize()
         decoded = time.perf_counter()
         candidates.upsampling.masks(chosen)
-        synchronize(device)
+        synchronize()
         done = time.perf_counter()
         decodes.append(decoded - last)
         upsamples.append(done - decoded)
@@ -101,31 +96,30 @@ def measure(
     first = float("nan")
     number = 0
     try:
-        if warmup:
+        with memory_guard():
+            if warmup:
+                begin = time.perf_counter()
+                time_image(variant, images[0][1], boxes[:2], device)
+                first = time.perf_counter() - begin
+            for _ in range(warmup - 1):
+                time_image(variant, images[0][1], boxes[:2], device)
             begin = time.perf_counter()
-            time_image(variant, images[0][1], boxes[:2], device)
-            first = time.perf_counter() - begin
-        for _ in range(warmup - 1):
-            time_image(variant, images[0][1], boxes[:2], device)
-        begin = time.perf_counter()
-        while not number or time.perf_counter() - begin < min_seconds:
-            for image_id, image in track(images, len(images), f"latency {variant.name}"):
-                seconds = time_image(variant, image, boxes, device)
-                rows.append(
-                    {
-                        "image_id": image_id,
-                        "pass": number,
-                        "prepare_ms": 1e3 * seconds.prepare,
-                        "encode_ms": 1e3 * seconds.encode,
-                        "decode_ms": [1e3 * value for value in seconds.decode],
-                        "upsample_ms": [1e3 * value for value in seconds.upsample],
-                        "peak_memory_mib": peak_mib(device),
-                        "status": OK,
-                    }
-                )
-            number += 1
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+            while not number or time.perf_counter() - begin < min_seconds:
+                for image_id, image in track(images, len(images), f"latency {variant.name}"):
+                    seconds = time_image(variant, image, boxes, device)
+                    rows.append(
+                        {
+                            "image_id": image_id,
+                            "pass": number,
+                            "prepare_ms": 1e3 * seconds.prepare,
+                            "encode_ms": 1e3 * seconds.encode,
+                            "decode_ms": [1e3 * value for value in seconds.decode],
+                            "upsample_ms": [1e3 * value for value in seconds.upsample],
+                            "peak_memory_mib": peak_mib(device),
+                            "status": OK,
+                        }
+                    )
+                number += 1
+    except OutOfMemory as error:
         rows = [{"image_id": images[0][0], "pass": number, **out_of_memory(error, device)}]
     return as_table(rows, LATENCY), first

@@ -17,7 +17,7 @@ from sambench.datasets.coco import read_image
 from sambench.errors import InputError
 from sambench.files import sha256
 from sambench.measure import machine
-from sambench.measure.memory import is_out_of_memory, peak_mib, requested_mib, reset_peak
+from sambench.memory import OutOfMemory, memory_guard, peak_mib, requested_mib, reset_peak
 from sambench.results.schemas import IMAGES, INSTANCES, read_parquet
 from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import BOX, Runtime, Variant
@@ -88,20 +88,19 @@ def _measure(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     reset_peak(device)
     try:
-        model = build_seeded(card, runtime, folders)
-        if model.uses_ground_truth:
-            return as_table([{"status": NO_NETWORK}], schema), {}
-        if BOX not in model.prompt_kinds:
-            return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
-        return measurement(model, device)
+        with memory_guard():
+            model = build_seeded(card, runtime, folders)
+            if model.uses_ground_truth:
+                return as_table([{"status": NO_NETWORK}], schema), {}
+            if BOX not in model.prompt_kinds:
+                return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
+            return measurement(model, device)
     except InputError as error:
         if state == OK:
             raise
         print(error, file=sys.stderr)  # an encoder that is an ONNX file cannot have random weights
         return as_table([{"status": state}], schema), {}
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+    except OutOfMemory as error:
         print(error, file=sys.stderr)
         return as_table([out_of_memory(error, device)], schema), {}
 

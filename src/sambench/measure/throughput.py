@@ -22,9 +22,9 @@ import torch
 
 from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
-from sambench.measure.latency import synchronize
-from sambench.measure.memory import is_out_of_memory, peak_mib, reset_peak, total_mib
+from sambench.device import synchronize
 from sambench.measure.session import as_table, out_of_memory
+from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak, total_mib
 from sambench.results.schemas import THROUGHPUT_RUN
 from sambench.status import MEMORY_LIMIT, OK
 from sambench.variants.base import Prompts, Variant
@@ -62,13 +62,11 @@ def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:
     """Decode the boxes of one image and enlarge the masks that the headline rule chooses; they stay on the device."""
     for start in range(0, len(boxes), variant.decode_chunk):
         candidates = variant.decode(features, Prompts(boxes=boxes[start : start + variant.decode_chunk]))
-        every = torch.arange(len(candidates.logits), device=candidates.logits.device)
-        candidates.upsampling.masks(candidates.logits[every, candidates.argmax()])
+        logits, _ = candidates.take(candidates.argmax())
+        candidates.upsampling.masks(logits)
 
 
-def pace(
-    variant: Variant, tasks: Sequence[Task], batch: int, device: torch.device, min_seconds: float
-) -> dict[str, Any]:
+def pace(variant: Variant, tasks: Sequence[Task], batch: int, min_seconds: float) -> dict[str, Any]:
     """Go through all tasks in batches, again and again until `min_seconds` have passed; one batch before to warm up.
 
     Returns images and boxes done, and seconds: in all, of encoding, and of waiting for images.
@@ -82,11 +80,11 @@ def pace(
             loaded = [next(source) for _ in range(batch)]
             ready = time.perf_counter()
             features = variant.encode_prepared([prepared for _, prepared in loaded])
-            synchronize(device)
+            synchronize()
             encoded = time.perf_counter()
             for (task, _), values in zip(loaded, features, strict=True):
                 answer(variant, values, task.boxes)
-            synchronize(device)
+            synchronize()
             waited, encoding = waited + ready - clock, encoding + encoded - ready
             images, boxes = images + batch, boxes + sum(len(task.boxes) for task, _ in loaded)
             clock = time.perf_counter()
@@ -129,10 +127,9 @@ def measure(
             break
         reset_peak(device)
         try:
-            done = pace(variant, tasks, batch, device, min_seconds)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
+            with memory_guard():
+                done = pace(variant, tasks, batch, min_seconds)
+        except OutOfMemory as error:
             rows.append({"batch": batch, **out_of_memory(error, device)})
             break
         peak = peak_mib(device)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from sambench.clicks import first_click, next_click
 from sambench.errors import InputError
-from sambench.evaluate.masks import decode_rle
+from sambench.masks import decode_rle
 from sambench.parity.fixtures import Report, Row, read_fixture, same
 
 KERNEL = np.ones((3, 3), np.uint8)

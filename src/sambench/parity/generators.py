@@ -16,8 +16,8 @@ import torch
 
 from sambench.evaluate.filters import Masks, Settings, Trace
 from sambench.evaluate.generator import generate
-from sambench.evaluate.masks import decode_rle
 from sambench.evaluate.samplers import COARSER, GRID, HIERARCHICAL, Sampler, point_grid
+from sambench.masks import decode_rle
 from sambench.parity.fixtures import Report, Row, fixture_image, read_fixture, same
 from sambench.parity.models import build_variant
 from sambench.variants.base import POINT, MaskCandidates, Prompts, Upsampling, Variant

@@ -18,7 +18,6 @@ import torch
 
 from sambench.config import read_registries
 from sambench.errors import InputError
-from sambench.evaluate.stability import stability_score
 from sambench.parity.fixtures import (
     Report,
     Row,
@@ -32,6 +31,7 @@ from sambench.parity.fixtures import (
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime
 from sambench.variants.neural import NeuralVariant
 from sambench.variants.registry import Card, build, find_card, read_cards
+from sambench.variants.stability import stability_score
 
 # The official names that differ from those of the registry.
 CARD_NAMES = {
@@ -104,8 +104,7 @@ def check_boxes(path: Path) -> Report:
     variant, probes = build_variant(fixture, str(path))
     features, encoded = _encode(fixture, variant, image, tolerance)
     candidates = variant.decode(features, Prompts(boxes=np.array(fixture["boxes_input"], dtype=np.float32)))
-    row = torch.arange(len(candidates.single))
-    logits, scores = candidates.logits[row, candidates.single], candidates.scores[row, candidates.single]
+    logits, scores = candidates.take(candidates.single)
     record = fixture["results"]["boxes_simple"]
     rows += probes + encoded + mask_rows("boxes", record, logits, scores, candidates, tolerance)
     return Report(path, tuple(rows))

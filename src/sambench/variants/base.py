@@ -191,6 +191,14 @@ class MaskCandidates:
             return tokens.expand(len(self.scores))
         return tokens[self.scores[:, tokens].argmax(dim=1)]
 
+    def take(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One candidate per prompt, tokens (N,) int64 -> its logits (N, h, w) and predicted IoU (N,) float32."""
+        import torch
+
+        tokens = tokens.to(self.logits.device)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return self.logits[rows, tokens], self.scores[rows, tokens]
+
 
 @dataclass(frozen=True)
 class Features:

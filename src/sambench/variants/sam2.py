@@ -30,9 +30,9 @@ from transformers.models.sam3.configuration_sam3 import Sam3VisionConfig
 from transformers.models.sam3.modeling_sam3 import Sam3VisionModel
 from transformers.models.timm_wrapper.configuration_timm_wrapper import TimmWrapperConfig
 
-from sambench.evaluate.stability import stability_score
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
 from sambench.variants.neural import renamer
+from sambench.variants.stability import stability_score
 from sambench.variants.stretch import StretchVariant
 
 STABILITY_DELTA = 0.05

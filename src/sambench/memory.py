@@ -1,10 +1,12 @@
-"""Memory: how much was in use at most, and whether an error means that there was too little."""
+"""Memory: how much was in use at most, and one exception for whatever says that there was too little."""
 
 from __future__ import annotations
 
 import os
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,8 +14,29 @@ import torch
 from sambench.allocator import return_freed_memory
 
 
+class OutOfMemory(MemoryError):
+    """The device or the host has too little memory, whatever exception said so; the message is the original one."""
+
+
+@contextmanager
+def memory_guard() -> Iterator[None]:
+    """Turn every way in which torch and Python report exhausted memory into OutOfMemory; other errors pass through."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(str(error)) from error
+
+
+def release_memory() -> None:
+    """Give cached memory of a GPU back."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception is a want of memory, of the device or of the host."""
+    """Whether an exception means that the memory of the device or of the host was exhausted."""
     # On a CPU torch has no exception of its own for it, only a message.
     on_cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
     return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

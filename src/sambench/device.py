@@ -1,0 +1,11 @@
+"""The device that torch computes on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def synchronize() -> None:
+    """Wait until a GPU has done what was asked of it, if one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
