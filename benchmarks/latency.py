@@ -13,7 +13,7 @@ import pandas as pd
 
 from sambench.errors import InputError
 from sambench.results.measured import read_measured
-from sambench.results.schemas import LATENCY
+from sambench.records import LATENCY
 from sambench.script import run
 from sambench.status import OK
 

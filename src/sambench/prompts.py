@@ -158,7 +158,7 @@ def clicks_of(name: str) -> int:
 def make_prompts(dataset: str, instances: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """Prompts of several types for the instances of a dataset, rows in the order of the instances.
 
-    Returns the columns of schemas.PROMPTS. Raises InputError for an unknown type.
+    Returns the columns of records.PROMPTS. Raises InputError for an unknown type.
     """
     import pandas as pd  # here, because Snakemake checks prompt types in every job and needs no tables for it
 

@@ -21,10 +21,10 @@ BASE_MB = 4000
 MB_PER_MILLION_PARAMETERS = 12
 # Of stages that hold no network.
 STAGE_MB = {
-    "index_dataset": 8000,
+    "index": 8000,
     "prompts": 8000,
     "boxes": 12000,
-    "merge_boxes": 8000,
+    "boxes_merge": 8000,
     "average_precision": 12000,
     "tables": 16000,
 }
@@ -32,10 +32,10 @@ STAGE_MB = {
 # Minutes that a limit never falls below: loading over a busy network file system takes its time.
 SHORTEST = 20
 STAGE_MINUTES = {
-    "index_dataset": 60,
+    "index": 60,
     "prompts": 60,
     "boxes": 240,
-    "merge_boxes": 60,
+    "boxes_merge": 60,
     "average_precision": 60,
     "efficiency": 60,
     "tables": 120,
@@ -54,7 +54,7 @@ LOADING_SECONDS = 30.0  # imports and weights
 COMPILING_SECONDS = 600.0
 PROMPT_SECONDS = {"gpu": 0.002, "cpu": 0.1}  # decode, enlarge and score one prompt; 0.05-0.1 s measured on a CPU
 # Baselines, one core, measured on 146 COCO images (docs/cluster.md); others as the first.
-BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "oracle": 0.004, "grabcut": 0.1}
+BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 0.1}
 # Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores.
 INSTANCES, DETECTIONS, LVIS_DETECTIONS = 10, 100, 300
 

@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from sambench import masks
 from sambench.evaluate.detections import DetectedMasks, box_ious, box_prompts, instance_of
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
-from sambench.evaluate.segany import NOTHING, Scores, evaluate, plan
+from sambench.evaluate.segany import NOTHING, ChosenIous, evaluate, plan
 from sambench.jobs import Job
 from sambench.results.instances_table import instances_table
 from sambench.status import OK, OUT_OF_MEMORY
@@ -80,7 +80,7 @@ def decode(variant: Variant, found: dict[str, pd.DataFrame], images: pd.DataFram
     """The table of masks, as the stage makes it."""
     planned = box_prompts(found, truth if variant.uses_ground_truth else None)
     outcome = DetectedMasks(len(planned), 0, ["argmax", "single", "oracle"])
-    evaluate(variant, plan(images, truth, planned), Scores(0), outcome)
+    evaluate(variant, plan(images, truth, planned), ChosenIous(0), outcome)
     return outcome.table(planned, images)
 
 
@@ -213,7 +213,7 @@ def test_prompts_from_ground_truth_and_boxes_share_one_encoding(
     prompts = instances[["annotation_id", "image_id"]].assign(prompt="box", points=None, labels=None, detected=False)
     prompts["box"] = edges
     planned = pd.concat([prompts, box_prompts({"d": FOUND, "e": FOUND})], ignore_index=True)
-    scores, outcome = Scores(3), DetectedMasks(10, 3, ["argmax"])
+    scores, outcome = ChosenIous(3), DetectedMasks(10, 3, ["argmax"])
     evaluate(Counting(Runtime(device="cpu")), plan(images, instances, planned), scores, outcome)
     np.testing.assert_allclose(scores.iou["argmax"], 0.75)
     table = outcome.table(planned.iloc[3:].reset_index(drop=True), images)

@@ -86,7 +86,7 @@ class LoadedImage:
 def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -> list[ImageTask]:
     """Group prompts and ground truth by image, without a scan per image. Images without prompts are left out.
 
-    All tables carry the columns of results/schemas.py; `prompts` must have the index 0, 1, ... Where its column
+    All tables carry the columns of results/records.py; `prompts` must have the index 0, 1, ... Where its column
     `detected` says so, a row is the box of a detector (see detections.py).
 
     Raises InputError when a prompt names an annotation or an image that is not there.
@@ -159,7 +159,7 @@ class Outcome(Protocol):
         """Say of rows why there is nothing."""
 
 
-class Scores:
+class ChosenIous:
     """The columns of prompts from ground truth, one row a prompt, everything null until it is scored.
 
     selections: the rules whose IoU is wanted; `argmax` always is.
@@ -313,8 +313,8 @@ def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndar
     )
 
 
-def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: Scores) -> pd.DataFrame:
-    """Scores beside the facts of their instances: the columns of schemas.SEGANY, in the order of the prompts.
+def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: ChosenIous) -> pd.DataFrame:
+    """Scores beside the facts of their instances: the columns of records.SEGANY, in the order of the prompts.
 
     Raises RuntimeError when a planned prompt was never scored: a bug that must not become a mean.
     """

@@ -219,7 +219,7 @@ class Variant(ABC):
 
     name: the name in the registry.
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
-    uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
+    uses_ground_truth: True only for `ground_truth`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
 

@@ -11,14 +11,12 @@ import torch
 from torch import nn
 
 from sambench.errors import InputError
-from sambench.variants.base import ONNX, Features, Prompts, Runtime, Variant
+from sambench.variants.base import Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import looks_like, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-NO_ONNX = "remove `onnx: true` from its card"
 
 
 def renamer(
@@ -122,18 +120,12 @@ class NeuralVariant(Variant):
             fuse_attention(self.module)
         if self.runtime.compile:
             self.compile()
-        if self.runtime.engine == ONNX:
-            self.use_onnx()
 
     def keep_float32(self) -> None:
         """Undo the dtype where precision is part of the protocol: coordinates and positional encodings."""
 
     def compile(self) -> None:
         """Compile the image encoder in place."""
-
-    def use_onnx(self) -> None:
-        """Put exported graphs in the place of the image encoder and the mask decoder."""
-        raise InputError(self.name, "onnx", expected="a variant of SAM 1", found=type(self).__name__, remedy=NO_ONNX)
 
     def pixels(self, prepared: Any) -> torch.Tensor:
         """One prepared image -> the (1, 3, S, S) float32 tensor that the image encoder gets, on the device."""

@@ -32,6 +32,7 @@ class Card:
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
+    counts: known parameters, FLOPs and MACs for an `image_size`, so that it need not be built as the EER's reference.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     """
 
@@ -52,6 +53,7 @@ class Card:
     paper: str = ""
     code: str = ""
     params_m: float | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "released"
     reason: str = ""
     notes: str = ""
@@ -66,6 +68,19 @@ class Card:
                 return None
             paths.append(path)
         return paths
+
+    def counted_files(self, folders: Iterable[Path]) -> list[Any]:
+        """What the count of its cost takes from its files: their size, and an encoder that is an ONNX file."""
+        graphs = [path for path in self.weights(folders) or [] if path.suffix == ".onnx"]
+        return [self.checkpoint_bytes(folders), *(path.stat().st_mtime_ns for path in graphs)]
+
+    def checkpoint_bytes(self, folders: Iterable[Path]) -> int | None:
+        """The size of the files that are here, else the size that the card names; None when neither is known."""
+        paths = self.weights(folders)
+        if paths:
+            return sum(path.stat().st_size for path in paths)
+        sizes = [checkpoint.get("bytes") for checkpoint in self.checkpoints]
+        return sum(sizes) if sizes and None not in sizes else None
 
     def availability(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
         """`ok`, or why the variant cannot yield an accuracy here (in that runtime)."""
@@ -153,4 +168,8 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
     if paths and not random_weights:
         variant.load_files(paths)
     variant.to_runtime()
+    if runtime.engine == ONNX:
+        from sambench.variants.onnx_runtime import use_onnx
+
+        use_onnx(variant)
     return variant

@@ -115,11 +115,6 @@ class SamVariant(NeuralVariant):
     def compile(self) -> None:
         self.module.image_encoder.compile()
 
-    def use_onnx(self) -> None:
-        from sambench.variants.onnx_runtime import use_onnx
-
-        use_onnx(self)
-
     def prepare(self, image: np.ndarray) -> Prepared:
         height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)

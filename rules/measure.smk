@@ -1,0 +1,91 @@
+"""Cost of variants: latency and throughput, which run alone; agreement of runtimes; efficiency, which is counted."""
+
+from sambench.jobs import measured_file
+
+CLOCKS = ["latency", "throughput"]
+
+
+rule latency:
+    input:
+        [table.file(RESULTS) for table in selected_tables(study) if table.name == "latency"],
+
+
+rule throughput:
+    input:
+        [table.file(RESULTS) for table in selected_tables(study) if table.name == "throughput"],
+
+
+rule agreement:
+    input:
+        [table.file(RESULTS) for table in selected_tables(study) if table.name == "agreement"],
+
+
+rule efficiency:
+    input:
+        [table.file(RESULTS) for table in selected_tables(study) if table.name.startswith("efficiency")],
+
+
+rule measure:
+    input:
+        images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
+        instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
+        retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
+    output:
+        measured=measured_file(RESULTS, "{measure}", "{dataset}", "{variant}", "{runtime}"),
+    log:
+        f"{RESULTS}/logs/{{measure}}/{{dataset}}/{{variant}}/{{runtime}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{measure}}/{{dataset}}/{{variant}}/{{runtime}}.tsv"
+    wildcard_constraints:
+        measure=one_of([*CLOCKS, "agreement"]),
+    conda:
+        "../envs/sambench.yaml"
+    threads: lambda wildcards: workflow.cores if wildcards.measure in CLOCKS else threads_of(wildcards)
+    resources:
+        gpu=gpu_of,
+        mem_mb=lambda wildcards, attempt: memory(wildcards.measure)(wildcards, attempt),
+        runtime=lambda wildcards, attempt: limit(wildcards.measure)(wildcards, attempt),
+        slurm_extra=lambda wildcards: queueing(
+            wildcards.measure, *(["--exclusive"] if wildcards.measure in CLOCKS else [])
+        )(wildcards),
+    params:
+        code=lambda wildcards: model_code(
+            "measure", [wildcards.variant], wildcards.runtime, f"sambench.measure.{wildcards.measure}"
+        ),
+        model=model_of,
+        weights=weights_of,
+        settings=lambda wildcards: study.config[wildcards.measure],
+    script:
+        "../workflow/scripts/measure.py"
+
+
+# Counts need neither data nor weights, but for the size of the checkpoint and for encoders that are ONNX files.
+use rule measure as measure_efficiency with:
+    input:
+        retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
+    output:
+        measured=f"{RESULTS}/{{measure}}/{{variant}}.parquet",
+    log:
+        f"{RESULTS}/logs/{{measure}}/{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{measure}}/{{variant}}.tsv"
+    wildcard_constraints:
+        measure="efficiency",
+    threads: 1
+    resources:
+        mem_mb=memory("efficiency"),
+        runtime=limit("efficiency"),
+    params:
+        code=lambda wildcards: code(
+            "measure",
+            "sambench.measure.efficiency",
+            *(study.builder_modules(wildcards.variant) if study.cards[wildcards.variant].checkpoints else []),
+        ),
+        model=lambda wildcards: {
+            "name": wildcards.variant,
+            "card": study.card(wildcards.variant),
+            "runtime": {"device": "cpu"},
+            "weights": study.config["weights"],
+        },
+        weights=lambda wildcards: study.cards[wildcards.variant].counted_files(study.weights_folders),
+        settings={"image_size": study.config["efficiency"]["image_size"]},
