@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from sambench.errors import InputError, near_matches
 from sambench.jobs import IMAGES_PER_SHARD, Job
+from sambench.settings import Settings, read_settings
 from sambench.variants.registry import Card, read_cards
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
@@ -28,9 +28,12 @@ CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "
 
 @dataclass(frozen=True)
 class Study:
-    """A checked configuration. `config` is the whole of it; the rest is what rules and commands ask for."""
+    """A checked configuration. `config` is the whole of it and `settings` the same with types, and a value for what is
+    not given; the rest is what rules and commands ask for.
+    """
 
     config: Mapping[str, Any]
+    settings: Settings
     cards: Mapping[str, Card]
 
     def __getitem__(self, name: str) -> list[str]:
@@ -117,10 +120,26 @@ def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors",
 def read_study_file(path: Path) -> dict[str, Any]:
     """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake."""
     try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        own = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
     except FileNotFoundError:
         raise InputError(path, expected="a configuration file", found="none") from None
+    except OSError as error:
+        raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
+    except UnicodeDecodeError:
+        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise _broken(path, error) from None
+    if not isinstance(own, dict):
+        raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
     return merge(read_registries(), own)
+
+
+def _broken(path: Path, error: yaml.YAMLError) -> InputError:
+    """What the YAML reader could not read, with its line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    line = f"line {mark.line + 1}" if mark is not None else ""
+    found = " ".join(problem.split())
+    return InputError(path, line, expected="YAML", found=found, remedy="correct this line or the one above it")
 
 
 def merge(base: Any, own: Any) -> Any:
@@ -141,27 +160,14 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
-    _check_schema(config)
+    settings = read_settings(config)
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
         # What can be downloaded need not be here yet; the rules that read it look again.
         if not config["datasets"][name].get("downloads"):
             check_dataset(name, config["datasets"][name])
-    return Study(config, cards)
-
-
-def _check_schema(config: Mapping[str, Any]) -> None:
-    schema = _read_yaml("schemas/config.schema.yaml")
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
-    if error is None:
-        return
-    field = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
-        remedy = near_matches(unknown, error.schema["properties"])
-        raise InputError("config", field, expected="a known key", found=unknown, remedy=remedy)
-    raise InputError("config", field, found=error.message, remedy="see config/README.md")
+    return Study(config, settings, cards)
 
 
 def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:

@@ -33,6 +33,9 @@ class Card:
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
+    weights_key: the key of the checkpoint under which its weights lie.
+    counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
+        EER's reference.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Card:
     status: str = "released"
     reason: str = ""
     notes: str = ""
+    checked: str = ""
+    weights_key: str = ""
+    counts: Mapping[str, Any] | None = None
 
     def weights(self, folders: Iterable[Path]) -> list[Path] | None:
         """The checkpoint files, each in the first folder that has it; None when one is missing."""
