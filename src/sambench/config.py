@@ -113,33 +113,19 @@ def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors",
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
-        merged |= _read_yaml(f"{name}.yaml")
+        merged |= _read_yaml(CONFIG_FOLDER / f"{name}.yaml")
     return merged
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake."""
-    try:
-        own = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
-    except FileNotFoundError:
-        raise InputError(path, expected="a configuration file", found="none") from None
-    except OSError as error:
-        raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
-    except UnicodeDecodeError:
-        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise _broken(path, error) from None
+    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake.
+
+    Raises InputError, one line, when it cannot be read; in broken YAML with the line.
+    """
+    own = _read_yaml(path) or {}
     if not isinstance(own, dict):
         raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
     return merge(read_registries(), own)
-
-
-def _broken(path: Path, error: yaml.YAMLError) -> InputError:
-    """What the YAML reader could not read, with its line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-    line = f"line {mark.line + 1}" if mark is not None else ""
-    found = " ".join(problem.split())
-    return InputError(path, line, expected="YAML", found=found, remedy="correct this line or the one above it")
 
 
 def merge(base: Any, own: Any) -> Any:
@@ -149,9 +135,21 @@ def merge(base: Any, own: Any) -> Any:
     return base | {key: merge(base.get(key), value) for key, value in own.items()}
 
 
-def _read_yaml(name: str) -> Any:
-    # The C loader: every job of a cluster reads the registries.
-    return yaml.load((CONFIG_FOLDER / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
+def _read_yaml(path: Path) -> Any:
+    try:
+        # The C loader: every job of a cluster reads the registries.
+        return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise InputError(path, expected="a configuration file", found="none") from None
+    except OSError as error:
+        raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
+    except UnicodeDecodeError:
+        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = f"line {mark.line + 1}" if mark is not None else ""
+        found, remedy = " ".join(problem.split()), "correct this line or the one above it"
+        raise InputError(path, line, expected="YAML", found=found, remedy=remedy) from None
 
 
 def read_study(config: Mapping[str, Any]) -> Study:

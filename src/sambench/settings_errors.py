@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import yaml
@@ -103,8 +104,8 @@ def _expected(details: ErrorDetails) -> str:
 def _remedy(arms: Sequence[ErrorDetails]) -> str:
     """Near matches of a mistyped value; else where to read."""
     found, known = arms[0]["input"], set[str]()
-    if arms[0]["type"] == "string_type" and not isinstance(found, (bool, int, float, Mapping, Sequence, type(None))):
-        return "put it in quotes"  # a date, which YAML knows
+    if arms[0]["type"] == "string_type" and isinstance(found, (date, int, float)):
+        return "put it in quotes"
     for arm in arms:
         if arm["type"] == "literal_error":
             known.update(arm["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))

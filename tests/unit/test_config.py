@@ -85,6 +85,7 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
         ("segevery/family_settings/SAM 2/use_mm", True, "segevery.family_settings.SAM 2: .* did you mean use_m2m"),
         ("segevery/settings", {"crop_overlap_ratio": 1}, "crop_overlap_ratio: expected less than 1, found 1"),
         ("segevery/settings", {"use_m2m": "yes"}, "segevery.settings.use_m2m: expected true or false, found 'yes'"),
+        ("study/datasets", [2017], "study.datasets.0: expected a text, found 2017; put it in quotes"),
         ("statistics/seed", True, "config: statistics.seed: expected a whole number, found true"),
         ("statistics", None, "config: statistics: expected a mapping, found null"),
         (
