@@ -27,7 +27,7 @@ rule average_precision_boxes:
     params:
         code=code("average_precision"),
         detectors=lambda wildcards: boxes_by(wildcards.dataset, DETECTORS),
-        class_agnostic=study.config["average_precision"]["class_agnostic"],
+        class_agnostic=study.settings.average_precision.class_agnostic,
         annotations=annotations_of,
         content=content_of,
     script:
@@ -49,7 +49,7 @@ use rule average_precision_boxes as average_precision_masks with:
     params:
         code=code("average_precision"),
         detectors=boxes_of,
-        class_agnostic=study.config["average_precision"]["class_agnostic"],
+        class_agnostic=study.settings.average_precision.class_agnostic,
         annotations=annotations_of,
         content=content_of,
         selections=mask_selections(study["selections"]),

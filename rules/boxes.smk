@@ -2,7 +2,7 @@
 
 from sambench.detectors.registry import selected_detectors
 
-DETECTORS = selected_detectors(study.config)
+DETECTORS = selected_detectors(study.plain)
 
 
 def finds(wildcards):
@@ -38,15 +38,15 @@ rule boxes_shard:
         "../envs/sambench.yaml"
     threads: lambda wildcards: workflow.cores if finds(wildcards) else 1
     resources:
-        gpu=lambda wildcards: int(finds(wildcards) and study.config["detection"]["device"] != "cpu"),
+        gpu=lambda wildcards: int(finds(wildcards) and study.settings.detection.device != "cpu"),
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
     params:
         code=lambda wildcards: code("boxes", *DETECTOR_CARDS[wildcards.detector].modules(wildcards.dataset)),
         card=lambda wildcards: DETECTOR_CARDS[wildcards.detector].deciding(),
         weights=box_sources,
-        settings=study.config["detection"],
-        folders=study.config["weights"],
+        settings=study.plain["detection"],
+        folders=study.plain["weights"],
         annotations=annotations_of,
         content=content_of,
     script:

@@ -25,7 +25,7 @@ except InputError as error:
 START = time.time()
 RESULTS = study.results
 SCENES = f"{RESULTS}/datasets/scenes/source"
-DETECTOR_CARDS = read_detectors(study.config["detectors"])
+DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 
@@ -48,7 +48,7 @@ def code(script, *modules):
 def model_code(script, variants, runtime, *modules):
     """`code`, with the modules that build these variants and those that the runtime brings into play."""
     builders = [module for name in variants for module in study.builder_modules(name)]
-    return code(script, *builders, *runtime_modules(study.config["runtimes"][runtime]), *modules)
+    return code(script, *builders, *runtime_modules(study.plain["runtimes"][runtime]), *modules)
 
 
 def results_folder(wildcards):
@@ -81,24 +81,24 @@ def queueing(stage, *options):
 def annotations_of(wildcards):
     try:
         if f"datasets/{wildcards.dataset}" not in RETRIEVALS:
-            check_dataset(wildcards.dataset, study.config["datasets"][wildcards.dataset])
+            check_dataset(wildcards.dataset, study.plain["datasets"][wildcards.dataset])
     except InputError as error:
         raise WorkflowError(str(error)) from None
-    return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
+    return study.settings.datasets[wildcards.dataset].annotations or f"{SCENES}/annotations.json"
 
 
 def folder_of(wildcards):
-    return study.config["datasets"][wildcards.dataset].get("images", f"{SCENES}/images")
+    return study.settings.datasets[wildcards.dataset].images or f"{SCENES}/images"
 
 
 def source_of(wildcards):
-    generated = "generator" in study.config["datasets"][wildcards.dataset]
+    generated = study.settings.datasets[wildcards.dataset].generator
     return [f"{SCENES}/annotations.json"] if generated else retrieved("datasets", wildcards.dataset)
 
 
 def content_of(wildcards):
     """The digest of the annotation file, or why there is none yet; that of a generated one comes as an input."""
-    if "generator" in study.config["datasets"][wildcards.dataset]:
+    if study.settings.datasets[wildcards.dataset].generator:
         return ""
     return content([annotations_of(wildcards)], f"datasets/{wildcards.dataset}")
 
@@ -112,7 +112,7 @@ def content(files, retrieval):
     if files and all(Path(file).is_file() for file in files):
         return [known_sha256(Path(file)) for file in files]
     marker = Path(f"{RESULTS}/retrieve/{retrieval}.txt")
-    wanted = retrieval in RETRIEVALS and study.config["download"] and RETRIEVALS[retrieval].wanted
+    wanted = retrieval in RETRIEVALS and study.settings.download and RETRIEVALS[retrieval].wanted
     tried = marker.is_file() and marker.stat().st_mtime >= START
     return ["to be fetched" if wanted and not tried else "absent"]
 
@@ -122,8 +122,8 @@ def model_of(wildcards):
     return {
         "name": wildcards.variant,
         "card": study.card(wildcards.variant),
-        "runtime": {"name": wildcards.runtime} | study.config["runtimes"][wildcards.runtime],
-        "weights": study.config["weights"],
+        "runtime": {"name": wildcards.runtime} | study.plain["runtimes"][wildcards.runtime],
+        "weights": study.plain["weights"],
     }
 
 

@@ -39,6 +39,6 @@ rule index:
         annotations=annotations_of,
         content=content_of,
         folder=folder_of,
-        image_limit=lambda wildcards: study.config["datasets"][wildcards.dataset].get("image_limit"),
+        image_limit=lambda wildcards: study.settings.datasets[wildcards.dataset].image_limit,
     script:
         "../workflow/scripts/index.py"

@@ -54,7 +54,7 @@ rule measure:
         ),
         model=model_of,
         weights=weights_of,
-        settings=lambda wildcards: study.config[wildcards.measure],
+        settings=lambda wildcards: study.plain[wildcards.measure],
     script:
         "../workflow/scripts/measure.py"
 
@@ -85,7 +85,7 @@ use rule measure as measure_efficiency with:
             "name": wildcards.variant,
             "card": study.card(wildcards.variant),
             "runtime": {"device": "cpu"},
-            "weights": study.config["weights"],
+            "weights": study.plain["weights"],
         },
         weights=lambda wildcards: study.cards[wildcards.variant].counted_files(study.weights_folders),
-        settings={"image_size": study.config["efficiency"]["image_size"]},
+        settings={"image_size": study.plain["efficiency"]["image_size"]},

@@ -4,7 +4,7 @@ TABLES = selected_tables(study)
 FIGURES = [table.name for table in TABLES if table.draw and {*table.drawn_from} <= {other.name for other in TABLES}]
 TABLE_FILES = [table.file(RESULTS) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
-STUDY = {key: value for key, value in config.items() if key not in ("variants", "detectors")}
+STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
 OVERVIEW = [table.name for table in TABLES if table.name.startswith("accuracy")] or [TABLES[0].name]
 
 

@@ -1,6 +1,6 @@
 """Segment everything: for each dataset, variant, runtime and sampler a job of quality and one of time, which runs alone."""
 
-EVERYTHING = study.config["segevery"]
+EVERYTHING = study.plain["segevery"]
 EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
 
 

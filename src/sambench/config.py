@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from sambench.errors import InputError, near_matches
+from sambench.settings import read_settings
 from sambench.study import Study
 from sambench.variants.registry import Card, read_cards
 
@@ -25,16 +25,18 @@ def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors",
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
-        merged |= _read_yaml(f"{name}.yaml")
+        merged |= _read_yaml(CONFIG_FOLDER / f"{name}.yaml")
     return merged
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake."""
-    try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise InputError(path, expected="a configuration file", found="none") from None
+    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake.
+
+    Raises InputError, one line, when it cannot be read; in broken YAML with the line.
+    """
+    own = _read_yaml(path) or {}
+    if not isinstance(own, dict):
+        raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
     return merge(read_registries(), own)
 
 
@@ -45,9 +47,21 @@ def merge(base: Any, own: Any) -> Any:
     return base | {key: merge(base.get(key), value) for key, value in own.items()}
 
 
-def _read_yaml(name: str) -> Any:
-    # The C loader: every job of a cluster reads the registries.
-    return yaml.load((CONFIG_FOLDER / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
+def _read_yaml(path: Path) -> Any:
+    try:
+        # The C loader: every job of a cluster reads the registries.
+        return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise InputError(path, expected="a configuration file", found="none") from None
+    except OSError as error:
+        raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
+    except UnicodeDecodeError:
+        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = f"line {mark.line + 1}" if mark is not None else ""
+        found, remedy = " ".join(problem.split()), "correct this line or the one above it"
+        raise InputError(path, line, expected="YAML", found=found, remedy=remedy) from None
 
 
 def read_study(config: Mapping[str, Any]) -> Study:
@@ -56,27 +70,14 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
-    _check_schema(config)
+    settings = read_settings(config)
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
         # What can be downloaded need not be here yet; the rules that read it look again.
         if not config["datasets"][name].get("downloads"):
             check_dataset(name, config["datasets"][name])
-    return Study(config, cards)
-
-
-def _check_schema(config: Mapping[str, Any]) -> None:
-    schema = _read_yaml("schemas/config.schema.yaml")
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
-    if error is None:
-        return
-    field = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
-        remedy = near_matches(unknown, error.schema["properties"])
-        raise InputError("config", field, expected="a known key", found=unknown, remedy=remedy)
-    raise InputError("config", field, found=error.message, remedy="see config/README.md")
+    return Study(settings, cards)
 
 
 def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:

@@ -39,5 +39,10 @@ class InputError(Exception):
 def near_matches(name: str, known: Iterable[str]) -> str:
     """`did you mean a, b?` for a mistyped name, or the known names when nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return close_matches(name, known) or f"known: {', '.join(known)}"
+
+
+def close_matches(name: str, known: Iterable[str]) -> str:
+    """`did you mean a, b?` for a mistyped name; empty when nothing is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else ""

@@ -70,7 +70,7 @@ def flops(card: Card) -> float:
 
 def on_gpu(study: Study, variant: str, runtime: str) -> bool:
     """Whether the job of a variant asks for a GPU: a network does, unless its runtime is bound to the CPU."""
-    return bool(study.cards[variant].checkpoints) and study.config["runtimes"][runtime].get("device") != "cpu"
+    return bool(study.cards[variant].checkpoints) and study.settings.runtimes[runtime].device != "cpu"
 
 
 def memory_mb(stage: str, card: Card | None, attempt: int = 1) -> int:
@@ -103,9 +103,9 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
     prompt = PROMPT_SECONDS["gpu" if gpu else "cpu"]
     if not card.checkpoints:
         prompt = BASELINE_PROMPT_SECONDS.get(variant, BASELINE_PROMPT_SECONDS["box_fill"])
-    how = study.config["runtimes"][runtime]
-    compiled = bool(how.get("compile"))
-    plain = how.get("dtype", "float32") == "float32" and how.get("attention", "native") == "native" and not compiled
+    how = study.settings.runtimes[runtime]
+    compiled = bool(how.compile)
+    plain = (how.dtype or "float32") == "float32" and (how.attention or "native") == "native" and not compiled
     start = LOADING_SECONDS + COMPILING_SECONDS * compiled
     if card.plain_only and not plain:
         return LOADING_SECONDS  # a row that says so
@@ -115,9 +115,9 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
             encode + prompts_per_image(study, card, wildcards["dataset"], wildcards["group"]) * prompt
         )
     if stage == "segevery":
-        images = study.config["segevery"]["images"] + study.config["segevery"]["warmup"]
+        images = study.settings.segevery.images + study.settings.segevery.warmup
         return start + images * (encode + points(card, wildcards["sampler"]) * prompt)
-    settings = study.config[stage]
+    settings = study.plain[stage]
     if stage == "throughput":
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))
@@ -135,9 +135,9 @@ def niceness(study: Study, stage: str, wildcards: Mapping[str, str]) -> str:
 def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int:
     """Prompts of a group that a variant takes on an average image; k clicks are k decodes."""
     total = 0
-    for name in study.config["prompt_groups"][group]:
+    for name in study.settings.prompt_groups[group]:
         kind, _, count = name.partition("_")
-        if name in study.config.get("detectors", {}):
+        if name in study.settings.detectors:
             total += LVIS_DETECTIONS if dataset.startswith("lvis") else DETECTIONS
         elif name.endswith("box") or "point" in card.prompts:
             total += INSTANCES * (int(count) if kind == "click" else 1)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
+from sambench.settings import Settings
 from sambench.variants.registry import Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
@@ -20,22 +22,27 @@ CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "
 
 @dataclass(frozen=True)
 class Study:
-    """A checked configuration. `config` is the whole of it; the rest is what rules and commands ask for."""
+    """A checked configuration: its settings, the cards of all variants, and what rules and commands ask for."""
 
-    config: Mapping[str, Any]
+    settings: Settings
     cards: Mapping[str, Card]
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain mappings and lists, with what was given: for parameters of rules and for people."""
+        return self.settings.model_dump(mode="json", exclude_unset=True)
 
     def __getitem__(self, name: str) -> list[str]:
         """A selection of the study: datasets, variants, runtimes, prompt_groups or selections."""
-        return list(self.config["study"][name])
+        return list(getattr(self.settings.study, name))
 
     @property
     def results(self) -> str:
-        return str(self.config["results"])
+        return self.settings.results
 
     @property
     def weights_folders(self) -> list[Path]:
-        return [Path(folder) for folder in self.config["weights"]]
+        return [Path(folder) for folder in self.settings.weights]
 
     def jobs(self) -> list[Job]:
         """Every segany job of the study, in the order of the selections."""
@@ -49,14 +56,14 @@ class Study:
 
     def images(self, dataset: str) -> int:
         """How many images a dataset is known to have; one shard's worth when its entry does not say."""
-        entry = self.config["datasets"][dataset]
-        count = int(entry.get("image_count", IMAGES_PER_SHARD))
-        return min(count, entry.get("image_limit", count))
+        entry = self.settings.datasets[dataset]
+        count = entry.image_count or IMAGES_PER_SHARD
+        return min(count, entry.image_limit or count)
 
     def shards(self, dataset: str) -> int:
         """The number of jobs that a (variant, runtime, prompt group) is split into on a dataset."""
-        shards = self.config["shards"]
-        return math.ceil(self.images(dataset) / IMAGES_PER_SHARD) if shards == "auto" else int(shards)
+        shards = self.settings.shards
+        return math.ceil(self.images(dataset) / IMAGES_PER_SHARD) if shards == "auto" else shards
 
     def segany_files(self) -> list[str]:
         """Every result file of the segany stage."""
@@ -64,11 +71,11 @@ class Study:
 
     def prompt_types(self, group: str) -> list[str]:
         """The members of a prompt group that are made from ground truth."""
-        return [name for name in self.config["prompt_groups"][group] if name not in self.config["detectors"]]
+        return [name for name in self.settings.prompt_groups[group] if name not in self.settings.detectors]
 
     def detectors(self, group: str) -> list[str]:
         """The members of a prompt group whose prompts are the boxes of a detector."""
-        return [name for name in self.config["prompt_groups"][group] if name in self.config["detectors"]]
+        return [name for name in self.settings.prompt_groups[group] if name in self.settings.detectors]
 
     def detector_groups(self) -> list[str]:
         """The selected prompt groups that have a detector."""

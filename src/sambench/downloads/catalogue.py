@@ -196,8 +196,8 @@ class Retrieval:
     def missing(self, study: Study) -> bool:
         """Whether a file is not where the study looks for it."""
         if self.kind == "datasets":
-            entry = study.config["datasets"][self.name]
-            return not all(Path(entry[key]).exists() for key in ("annotations", "images"))
+            entry = study.settings.datasets[self.name]
+            return not (Path(entry.annotations).exists() and Path(entry.images).exists())
         if self.kind == "variants":
             return study.cards[self.name].weights(study.weights_folders) is None
         items = find(self.names, read_table(), {}, study.weights_folders)
@@ -211,26 +211,26 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
     Datasets name their downloads in `downloads`. Of the published boxes of detectors, those are meant that the table
     of downloads has. Variants and detectors without a public address have nothing to fetch.
     """
-    chosen, config = study.config["study"], study.config
+    settings = study.settings
     items = [
-        Retrieval("datasets", name, config["datasets"][name]["downloads"])
-        for name in chosen["datasets"]
-        if config["datasets"][name].get("downloads")
+        Retrieval("datasets", name, settings.datasets[name].downloads)
+        for name in study["datasets"]
+        if settings.datasets[name].downloads
     ]
-    judged = bool(chosen["prompt_groups"] or chosen["samplers"])
+    judged = bool(study["prompt_groups"] or study["samplers"])
     variants = [
-        *chosen["variants"],
-        *([config["segevery"]["detector"]] if "object_aware" in chosen["samplers"] else []),
+        *study["variants"],
+        *([settings.segevery.detector] if "object_aware" in study["samplers"] else []),
     ]
-    counted = [config["efficiency"]["reference"]] if "efficiency" in chosen["measures"] else []
+    counted = [settings.efficiency.reference] if "efficiency" in study["measures"] else []
     for name in dict.fromkeys([*variants, *counted]):
         card, wanted = study.cards[name], judged and name in variants
         if card.builder and any(checkpoint.get("url") for checkpoint in card.checkpoints):
             items.append(Retrieval("variants", name, checkpoints=card.checkpoints, wanted=wanted))
-    detectors = read_detectors(config["detectors"])
+    detectors = read_detectors(study.plain["detectors"])
     published = {item.target: item.name for item in read_table().values() if item.kind == "boxes"}
-    for detector in (detectors[name] for name in selected_detectors(config)):
-        files = [detector.result_file(dataset) for dataset in chosen["datasets"]]
+    for detector in (detectors[name] for name in selected_detectors(study.plain)):
+        files = [detector.result_file(dataset) for dataset in study["datasets"]]
         names = [published[file] for file in files if file in published]
         runs = bool(detector.builder) and not all(files)
         checkpoints = detector.checkpoints if runs and any(c.get("url") for c in detector.checkpoints) else ()

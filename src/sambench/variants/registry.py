@@ -32,8 +32,10 @@ class Card:
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
-    counts: known parameters, FLOPs and MACs for an `image_size`, so that it need not be built as the EER's reference.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
+    weights_key: the key of the checkpoint under which its weights lie.
+    counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
+        EER's reference.
     """
 
     name: str
@@ -53,10 +55,12 @@ class Card:
     paper: str = ""
     code: str = ""
     params_m: float | None = None
-    counts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "released"
     reason: str = ""
     notes: str = ""
+    checked: str = ""
+    weights_key: str = ""
+    counts: Mapping[str, Any] | None = None
 
     def weights(self, folders: Iterable[Path]) -> list[Path] | None:
         """The checkpoint files, each in the first folder that has it; None when one is missing."""

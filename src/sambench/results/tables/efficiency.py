@@ -49,7 +49,7 @@ def settings(study: Study) -> dict[str, Any]:
     cards = {name: study.cards[name] for name in study["variants"]}
     return {
         "cards": {name: {"input_size": card.input_size, "params_m": card.params_m} for name, card in cards.items()},
-        "reference": study.config["efficiency"]["reference"] if has_networks(study) else "",
+        "reference": study.settings.efficiency.reference if has_networks(study) else "",
         "counts": known_counts(study),
     }
 
@@ -61,14 +61,14 @@ def has_networks(study: Study) -> bool:
 
 def known_counts(study: Study) -> dict[str, int]:
     """The counts of the EER's reference that its card holds for the study's image size; empty: it is to be counted."""
-    wanted = study.config["efficiency"]
-    counts = dict(study.cards[wanted["reference"]].counts)
-    return counts if list(counts.pop("image_size", ())) == list(wanted["image_size"]) else {}
+    wanted = study.settings.efficiency
+    counts = dict(study.cards[wanted.reference].counts or {})
+    return counts if tuple(counts.pop("image_size", ())) == wanted.image_size else {}
 
 
 def reference_to_count(study: Study) -> str:
     """The EER's reference when a job has to count it, else nothing."""
-    return study.config["efficiency"]["reference"] if has_networks(study) and not known_counts(study) else ""
+    return study.settings.efficiency.reference if has_networks(study) and not known_counts(study) else ""
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -54,7 +54,7 @@ def sources(study: Study) -> list[str]:
 def settings(study: Study) -> dict[str, Any]:
     return {
         "jobs": jobs_of(study),
-        "statistics": dict(study.config["statistics"]),
+        "statistics": study.plain["statistics"],
         "throughput": throughput.TABLE.selected(study),
     }
 
