@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from sambench import resources
 from sambench.code_digest import runtime_modules, source_digest
-from sambench.config import check_dataset, read_study
+from sambench.config import read_study
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
 from sambench.errors import InputError
@@ -79,11 +79,6 @@ def queueing(stage, *options):
 
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.
 def annotations_of(wildcards):
-    try:
-        if f"datasets/{wildcards.dataset}" not in RETRIEVALS:
-            check_dataset(wildcards.dataset, study.plain["datasets"][wildcards.dataset])
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
     return study.settings.datasets[wildcards.dataset].annotations or f"{SCENES}/annotations.json"
 
 

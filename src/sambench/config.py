@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.settings import read_settings
+from sambench.settings import Dataset, read_settings
 from sambench.study import Study
 from sambench.variants.registry import Card, read_cards
 
@@ -74,9 +74,9 @@ def read_study(config: Mapping[str, Any]) -> Study:
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
-        # What can be downloaded need not be here yet; the rules that read it look again.
-        if not config["datasets"][name].get("downloads"):
-            check_dataset(name, config["datasets"][name])
+        # What is fetched by the study need not be here yet.
+        if not (settings.download and settings.datasets[name].downloads):
+            check_dataset(name, settings.datasets[name])
     return Study(settings, cards)
 
 
@@ -120,12 +120,12 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
             groups[prompt] = group
 
 
-def check_dataset(name: str, entry: Mapping[str, Any]) -> None:
+def check_dataset(name: str, entry: Dataset) -> None:
     """Raise InputError when the annotations or images of a dataset are not where its entry says."""
-    for key in ("annotations", "images"):
-        if key in entry and not Path(entry[key]).exists():
-            kind = "a COCO-format JSON file" if key == "annotations" else "a folder of images"
+    for key, kind in (("annotations", "a COCO-format JSON file"), ("images", "a folder of images")):
+        path = getattr(entry, key)
+        if path and not Path(path).exists():
             remedy = "correct the path (relative ones start at the working directory)"
-            if entry.get("downloads"):
-                remedy = f"`sambench download {' '.join(entry['downloads'])}` brings it"
-            raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=entry[key], remedy=remedy)
+            if entry.downloads:
+                remedy = f"`sambench download {' '.join(entry.downloads)}` or `download: true` brings it"
+            raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=path, remedy=remedy)
