@@ -279,8 +279,9 @@ def simulate(
     """
     from sambench import schedule
     from sambench.config import read_study, read_study_file
+    from sambench.graph import read_jobs
 
-    work = schedule.tasks(read_study(read_study_file(study)), measured)
+    work = schedule.tasks(read_study(read_study_file(study)), read_jobs(study), measured)
     extra = schedule.OVERHEAD if overhead is None else overhead
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
 
