@@ -77,7 +77,7 @@ def tasks(study: Study, jobs: Iterable[PlannedJob], results: Path | None = None)
     the first part of its benchmark file's path. A job without one is local and costs nothing.
     """
     folder = (results or Path(study.results)) / "benchmarks"
-    detectors = read_detectors(study.config["detectors"])
+    detectors = read_detectors(study.plain["detectors"])
     named = {_name(study, job): job for job in jobs}
     makers = {file: name for name, job in named.items() for file in job.outputs}
     made = []
