@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 from sambench.datasets import coco, scenes
 from sambench.evaluate.segany import Scores, evaluate, plan
 from sambench.prompts import make_prompts
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
 
 SHIFT = (3, 5)  # rows, columns
@@ -125,4 +125,4 @@ def compare(annotations: Path, images: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

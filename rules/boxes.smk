@@ -62,6 +62,8 @@ rule boxes_merge:
         boxes=f"{RESULTS}/boxes/{{dataset}}/{{detector}}.parquet",
     log:
         f"{RESULTS}/logs/boxes/{{dataset}}/{{detector}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/boxes_merge/{{dataset}}/{{detector}}.tsv"
     wildcard_constraints:
         detector=one_of(DETECTOR_CARDS),
     conda:

@@ -12,6 +12,7 @@ from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import read_study
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
+from sambench.downloads.store import default_offline
 from sambench.errors import InputError
 from sambench.files import known_sha256
 from sambench.jobs import Job, mask_selections
@@ -23,6 +24,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 START = time.time()
+FETCH = study.settings.download and not default_offline()
 RESULTS = study.results
 SCENES = f"{RESULTS}/datasets/scenes/source"
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
@@ -107,7 +109,7 @@ def content(files, retrieval):
     if files and all(Path(file).is_file() for file in files):
         return [known_sha256(Path(file)) for file in files]
     marker = Path(f"{RESULTS}/retrieve/{retrieval}.txt")
-    wanted = retrieval in RETRIEVALS and study.settings.download and RETRIEVALS[retrieval].wanted
+    wanted = FETCH and retrieval in RETRIEVALS and RETRIEVALS[retrieval].wanted
     tried = marker.is_file() and marker.stat().st_mtime >= START
     return ["to be fetched" if wanted and not tried else "absent"]
 

@@ -1,28 +1,16 @@
-"""Cost of variants: latency and throughput, which run alone; agreement of runtimes; efficiency, which is counted."""
+"""Cost of variants: one rule for every measure; those with a clock run alone, efficiency is counted and needs no data."""
 
 from sambench.jobs import measured_file
+from sambench.settings import CLOCKS, MEASURES
 
-CLOCKS = ["latency", "throughput"]
+for target in MEASURES:
 
-
-rule latency:
-    input:
-        [table.file(RESULTS) for table in selected_tables(study) if table.name == "latency"],
-
-
-rule throughput:
-    input:
-        [table.file(RESULTS) for table in selected_tables(study) if table.name == "throughput"],
-
-
-rule agreement:
-    input:
-        [table.file(RESULTS) for table in selected_tables(study) if table.name == "agreement"],
-
-
-rule efficiency:
-    input:
-        [table.file(RESULTS) for table in selected_tables(study) if table.name.startswith("efficiency")],
+    # The tables of a measure have names that begin with its name.
+    rule:
+        name:
+            target
+        input:
+            [table.file(RESULTS) for table in selected_tables(study) if table.name.startswith(target)],
 
 
 rule measure:
@@ -37,7 +25,7 @@ rule measure:
     benchmark:
         f"{RESULTS}/benchmarks/{{measure}}/{{dataset}}/{{variant}}/{{runtime}}.tsv"
     wildcard_constraints:
-        measure=one_of([*CLOCKS, "agreement"]),
+        measure=one_of([measure for measure in MEASURES if measure != "efficiency"]),
     conda:
         "../envs/sambench.yaml"
     threads: lambda wildcards: workflow.cores if wildcards.measure in CLOCKS else threads_of(wildcards)

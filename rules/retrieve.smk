@@ -15,7 +15,7 @@ def retrieved(kind, name):
 def attempt_of(wildcards):
     """When the retrieval was last tried: now, where something is missing that can be fetched."""
     retrieval = RETRIEVALS[f"{wildcards.kind}/{wildcards.name}"]
-    if study.settings.download and retrieval.wanted and retrieval.missing(study):
+    if FETCH and retrieval.wanted and retrieval.missing(study):
         return str(START)
     marker = Path(f"{RESULTS}/retrieve/{wildcards.kind}/{wildcards.name}.txt")
     return marker.read_text(encoding="utf-8").partition("\n")[0] if marker.is_file() else ""
@@ -34,7 +34,7 @@ rule retrieve_files:
         "../envs/sambench.yaml"
     params:
         retrieval=lambda wildcards: RETRIEVALS[f"{wildcards.kind}/{wildcards.name}"].plain(),
-        download=study.settings.download,
+        download=FETCH,
         folders=study.plain["weights"],
         cache=study.settings.cache,
         attempt=attempt_of,

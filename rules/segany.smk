@@ -16,6 +16,8 @@ rule segany_shard:
         boxes=lambda wildcards: boxes_of(wildcards).values(),
     output:
         segany=f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
+    wildcard_constraints:
+        group=one_of([group for group in study["prompt_groups"] if group not in study.detector_groups()]),
     log:
         f"{RESULTS}/logs/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.log",
     benchmark:
@@ -46,5 +48,3 @@ use rule segany_shard as segany_shard_with_masks with:
     wildcard_constraints:
         group=one_of(study.detector_groups()),
 
-
-ruleorder: segany_shard_with_masks > segany_shard

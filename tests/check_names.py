@@ -87,7 +87,7 @@ RETIRED = (
     Retired("oracle", "ground_truth", r"\bvariant `?oracle\b|(?i:\bthe `?oracle`?)(?= gets| answers|:)"),
     Retired("oracle", "ground_truth", r"`oracle`(?= answers| with `| \(the ground truth\))", ("*.md", "*.py")),
     Retired("oracle", "ground_truth", r'"oracle": [0-9.]+|"oracle: ', ("src/*",)),
-    Retired("Oracle", "GroundTruth", r"\bclass Oracle\b|\bbaselines:Oracle\b"),
+    Retired("Oracle", "GroundTruth", r"\bclass Oracle\b|\bbaselines:GroundTruth\b"),
     # Modules.
     Retired("sambench.score", "sambench.evaluate.score", r"\bsambench[./]score\b"),
     Retired("evaluate.masks", "masks", r"\bevaluate[./]masks\b|\bevaluate import masks\b"),

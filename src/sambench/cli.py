@@ -286,6 +286,23 @@ def simulate(
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
 
 
+@app.command
+def stage(job: Path) -> None:
+    """Run one job of a study again by hand, as the workflow ran it; for debugging.
+
+    - `sambench stage results/logs/segany/scenes/grabcut/eager/ground_truth/0-of-1.json`
+
+    Parameters
+    ----------
+    job
+        the values of a job, which lie beside its log; edit a copy to try something else
+    """
+    from sambench.config import CONFIG_FOLDER
+    from sambench.script import rerun
+
+    rerun(job, CONFIG_FOLDER.parent / "workflow" / "scripts")
+
+
 def main() -> None:
     """The entry point."""
     guarded(app)

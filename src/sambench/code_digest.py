@@ -22,7 +22,7 @@ PLUMBING = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
         *("cluster", "code_digest", "config", "errors", "files", "parquet", "progress", "provenance", "script"),
-        *("settings", "study", "resources", "results.table", "results.tables", "variants.cards"),
+        *("settings", "study", "resources", "results.table", "results.tables"),
     )
 ) | {PACKAGE}
 # Of these only what is imported by name counts, with what it refers to: one schema, one status word.

@@ -62,7 +62,7 @@ def box_precision_file(results: str | Path, dataset: str) -> str:
 
 
 def measured_file(results: str | Path, stage: str, dataset: str, variant: str, runtime: str) -> str:
-    """What one job of `latency`, `throughput` or `agreement` measured."""
+    """What one job of a measure with a data set and a runtime measured."""
     return f"{results}/{stage}/{dataset}/{variant}/{runtime}.parquet"
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sambench.settings import CLOCKS
 from sambench.variants.registry import Card
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 
 INSTANCES, DETECTIONS, LVIS_DETECTIONS = 10, 100, 300
 
 
+# Stages whose jobs differ so much that each is estimated.
+ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement")
+
+
 def flops(card: Card) -> float:
     """Roughly the operations of one image: two a parameter and patch of 16x16 pixels.
 
@@ -93,7 +98,7 @@ def stage_minutes(stage: str, attempt: int = 1) -> int:
 
 
 def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
-    """Estimated seconds of one job of the stages segany, segevery, latency, throughput and agreement.
+    """Estimated seconds of one job of a stage of ESTIMATED.
 
     wildcards: dataset, variant, runtime and group (segany) or sampler (segevery), as in the name of the result.
     """
@@ -117,8 +122,8 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
     if stage == "segevery":
         images = study.settings.segevery.images + study.settings.segevery.warmup
         return start + images * (encode + points(card, wildcards["sampler"]) * prompt)
-    settings = study.plain[stage]
-    if stage == "throughput":
+    settings = study.plain[stage]  # of a measure
+    if "batches" in settings:
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))
         return start + len(settings["batches"]) * once

@@ -26,8 +26,7 @@ OVERHEAD = 5.0
 START = 6.0
 # The plugin looks at its jobs at this interval, 10 s more after every look at which none had ended, up to 3 minutes.
 POLLING, POLLING_STEP, POLLING_LIMIT = 20.0, 10.0, 180.0
-# Stages with a formula (resources.py), and estimates of the others, in seconds.
-ESTIMATED = ("segany", "segevery", "latency", "throughput", "agreement")
+# Estimates of stages without a formula in resources.py, in seconds.
 STAGE_SECONDS = {"prompts": 60.0, "average_precision": 60.0, "efficiency": 20.0, "tables": 600.0}
 OTHER_SECONDS = 30.0
 ALL = -1  # the width of a job that has a node to itself
@@ -106,7 +105,7 @@ def _width(job: PlannedJob) -> int:
 
 
 def _estimate(study: Study, detectors: Mapping[str, Detector], stage: str, wildcards: Mapping[str, str]) -> float:
-    if stage in ESTIMATED:
+    if stage in resources.ESTIMATED:
         return resources.estimate(study, stage, wildcards)
     if stage == "boxes":
         runs = detectors[wildcards["detector"]].runs(wildcards["dataset"])

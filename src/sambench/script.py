@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -137,6 +138,29 @@ def copied_to(log: Path | None) -> Iterator[None]:
             raise
         finally:
             sys.stdout, sys.stderr = out, err
+
+
+def rerun(record: Path, scripts: Path) -> None:
+    """Run a job again by hand. record: the JSON file beside its log. scripts: the folder of the workflow's scripts.
+
+    Raises InputError when the file is no such record.
+    """
+    try:
+        job = json.loads(record.read_text(encoding="utf-8"))
+        script, arguments = scripts / f"{job['stage']}.py", job["arguments"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "take a .json file of results/logs"
+        raise InputError(record, expected="the values of a job", found=error, remedy=remedy) from None
+    if not script.is_file():
+        raise InputError(record, "stage", expected=f"a script of {scripts}", found=job["stage"])
+    call(runpy.run_path(str(script))["main"], arguments)
+
+
+def command(main: Callable[..., Any]) -> None:
+    """Run a function as a command: its keyword-only parameters are the options, its docstring is the help."""
+    app = cyclopts.App(help_format="markdown", default_parameter=PLAIN)
+    app.default(main)
+    guarded(app)
 
 
 def guarded(app: cyclopts.App) -> None:

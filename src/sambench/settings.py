@@ -8,7 +8,7 @@ here only stands for "not given". Every cluster job reads this module: it import
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -111,6 +111,8 @@ Size = Annotated[tuple[Count, Count], Strict(False)]
 
 Selection = Literal["argmax", "single", "oracle"]
 Measure = Literal["efficiency", "latency", "throughput", "agreement"]
+MEASURES: tuple[str, ...] = get_args(Measure)
+CLOCKS = ("latency", "throughput")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
 
 

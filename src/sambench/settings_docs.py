@@ -1,4 +1,4 @@
-"""What is written from the models of settings.py: the JSON Schema for editors and the tables of config/README.md.
+"""What is written from the models of settings.py: the JSON Schema for editors and the tables of docs/configuration.md.
 
 python -m sambench.settings_docs           write them
 python -m sambench.settings_docs --check   only say what is out of date, with exit status 1
@@ -19,18 +19,16 @@ from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
 from sambench.config import CONFIG_FOLDER
 from sambench.errors import InputError
-from sambench.settings import PATTERNS, Card, Settings
+from sambench.settings import MEASURES, PATTERNS, Card, Settings
 
 COMMAND = "python -m sambench.settings_docs"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCHEMA, README = "schemas/config.schema.json", "README.md"
+PROJECT = CONFIG_FOLDER.parent
+SCHEMA, PAGE = "config/schemas/config.schema.json", "docs/configuration.md"
 # Sections whose keys are rows of a table.
 STUDY = ("study",)
-STAGES = (
-    *("detection", "average_precision", "segevery", "efficiency", "latency", "throughput", "agreement"),
-    "statistics",
-)
-# Models with a table of their own: its marker, which is also its heading in the README.
+STAGES = ("detection", "average_precision", "segevery", *MEASURES, "statistics")
+# Models with a table of their own: its marker, which is also its heading on the page.
 HEADINGS = {
     "GeneratorSettings": "generator settings",
     "Runtime": "runtimes",
@@ -71,7 +69,7 @@ def json_schema() -> Schema:
 
 
 def tables() -> dict[str, str]:
-    """The generated tables of config/README.md by the name of their marker."""
+    """The generated tables of docs/configuration.md by the name of their marker."""
     schema = json_schema()
     models: dict[str, Schema] = {name: model["properties"] for name, model in schema["$defs"].items()}
     models["Card"] = {key: models["VariantCard"][key] for key in Card.model_fields}
@@ -137,34 +135,36 @@ def _model(field: Mapping[str, Any]) -> str:
 
 
 def generated(folder: Path) -> dict[Path, str]:
-    """Every generated file of the config folder with the text that it should have.
+    """Every generated file of a project's folder with the text that it should have.
 
-    Raises InputError when the README lacks the markers of a table.
+    Raises InputError when the page lacks the markers of a table.
     """
-    readme = folder / README
-    text = readme.read_text(encoding="utf-8")
+    page = folder / PAGE
+    text = page.read_text(encoding="utf-8")
     for name, content in tables().items():
         begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
-            raise InputError(readme, expected=f"the lines `{begin.strip()}` and `{end}` once each")
+            raise InputError(page, expected=f"the lines `{begin.strip()}` and `{end}` once each")
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{content}\n\n{end}{rest.partition(end)[2]}"
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {folder / SCHEMA: schema, readme: text}
+    return {folder / SCHEMA: schema, page: text}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the generated files, or with --check say which are out of date; the exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Write config/README.md's tables and the JSON Schema.")
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description="Write docs/configuration.md's tables and the JSON Schema."
+    )
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     check = parser.parse_args(arguments).check
     stale = [
         (path, text)
-        for path, text in generated(CONFIG_FOLDER).items()
+        for path, text in generated(PROJECT).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
     if check and stale:
-        names = " and ".join(f"config/{path.relative_to(CONFIG_FOLDER)}" for path, _ in stale)
+        names = " and ".join(str(path.relative_to(PROJECT)) for path, _ in stale)
         print(f"{names}: not as src/sambench/settings.py has it; run `{COMMAND}`", file=sys.stderr)
         return 1
     for path, text in stale:

@@ -109,7 +109,7 @@ class Study:
         return [EverythingJob(*job, sampler) for job in self.measuring_jobs() for sampler in self["samplers"]]
 
     def measuring_jobs(self) -> list[tuple[str, str, str]]:
-        """(dataset, variant, runtime) of every job of latency, throughput and agreement."""
+        """(dataset, variant, runtime) of every job of a measure that needs data."""
         return [
             (dataset, variant, runtime)
             for dataset in self["datasets"]
@@ -118,5 +118,5 @@ class Study:
         ]
 
     def measured_files(self, stage: str) -> list[str]:
-        """Every result file of latency, throughput or agreement."""
+        """Every result file of a measure that needs data."""
         return [measured_file(self.results, stage, *job) for job in self.measuring_jobs()]

@@ -139,7 +139,7 @@ def test_settings_are_the_configuration_with_types(registries: dict[str, Any]) -
     assert study.settings.latency.min_seconds == registries["latency"]["min_seconds"]
     assert study.settings.efficiency.image_size == (534, 800)
     assert study.settings.datasets["scenes"].image_limit is None
-    assert "image_limit" not in study.config["datasets"]["scenes"], "defaults of the models are not written back"
+    assert "image_limit" not in study.plain["datasets"]["scenes"], "defaults of the models are not written back"
     with pytest.raises(ValueError, match="frozen"):
         study.settings.latency.images = 5  # type: ignore[misc]
 

@@ -22,10 +22,10 @@ from sambench.evaluate.detections import DetectedMasks, box_ious, box_prompts, i
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
 from sambench.evaluate.segany import NOTHING, ChosenIous, evaluate, plan
 from sambench.jobs import Job
-from sambench.results.instances_table import instances_table
+from sambench.results.tables.average_precision import beside_boxes
 from sambench.status import OK, OUT_OF_MEMORY
 from sambench.variants.base import MaskCandidates, Prompts, Runtime, Upsampling, Variant
-from sambench.variants.baselines import BoxFill, Oracle
+from sambench.variants.baselines import BoxFill, GroundTruth
 
 HEIGHT, WIDTH = 20, 30
 IMAGES = [1, 2, 3]
@@ -150,7 +150,7 @@ def test_oracle_answers_a_box_with_the_instance_it_overlaps_most(
     assert instance_of(FOUND, instances).tolist() == [1, 2, NOTHING, 3, NOTHING]
     between = boxes((1, 1, 6, 0, 10, 10, 0.5), (1, 1, 7, 0, 10, 10, 0.5), (1, 1, 25, 15, 2, 2, 0.5))
     assert instance_of(between, instances).tolist() == [1, 2, NOTHING]
-    table = decode(Oracle(Runtime(device="cpu")), {"d": FOUND}, images, instances)
+    table = decode(GroundTruth(Runtime(device="cpu")), {"d": FOUND}, images, instances)
     areas = [masks.decode_rle(r.rle_size, r.rle_counts).sum() for r in table.head(5).itertuples()]
     assert areas == [75, 75, 0, 150, 0]
     line = mask_precision(truth_of(file, "segm", images), [("d", "argmax")], [(IMAGES, table)])["d", "argmax"]
@@ -235,7 +235,7 @@ def test_the_table_puts_the_variants_of_a_detector_together() -> None:
     part[["detections", "images", "rules", "boxes_sha256", "status"]] = [1, 1, "COCO", "abc", OK]
     detectors = pd.DataFrame({"dataset": "set", "detector": ["d", "e"], "ap": [30.0, 40.0]})
     jobs = [(Job("set", variant, "eager", "detectors"), part) for variant in ("v", "w")]
-    table = instances_table(jobs, detectors)
+    table = beside_boxes(jobs, detectors)
     assert table[["detector", "variant", "ap", "box_ap"]].to_numpy().tolist() == [
         ["d", "v", 10.0, 30.0],
         ["d", "w", 10.0, 30.0],

@@ -15,11 +15,15 @@ from torch import nn
 
 from sambench.config import CONFIG_FOLDER, read_registries
 from sambench.errors import InputError
-from sambench.measure.cost import MASK_DECODER, PARTS, UPSAMPLING, Cost, count, operations
-from sambench.measure.onnx_cost import onnx_cost
-from sambench.results.efficiency_table import DECIMALS, by_part, efficiency
-from sambench.results.schemas import COST, EFFICIENCY, EFFICIENCY_PARTS, read_parquet
-from sambench.results.tables import presentable, write_table
+from sambench.measure.efficiency import MASK_DECODER, PARTS, UPSAMPLING, Cost, count, operations
+from sambench.measure.onnx_operations import onnx_cost
+from sambench.parquet import read_parquet
+from sambench.records import EFFICIENCY
+from sambench.results.presentation import presentable, write_table
+from sambench.results.tables import efficiency as efficiency_table
+from sambench.results.tables import efficiency_parts
+from sambench.results.tables.efficiency import efficiency
+from sambench.results.tables.efficiency_parts import by_part
 from sambench.status import NO_NETWORK, NO_WEIGHTS, OK
 from sambench.variants.registry import Card, read_cards
 
@@ -168,14 +172,14 @@ def test_onnx_products_by_hand(tmp_path: Path) -> None:
 def costs(variant: str, flops: int, macs: int, products: int, unseen: dict[str, int], parameters: int) -> pd.DataFrame:
     row = {"variant": variant, "part": PARTS[0], "parameters": parameters, "flops": flops, "macs": macs}
     row |= {"products": products, "unseen": json.dumps(unseen), "checkpoint_bytes": 4_000_000, "status": OK}
-    return pd.DataFrame([row], columns=COST.names)
+    return pd.DataFrame([row], columns=EFFICIENCY.names)
 
 
 def test_the_table_has_ratios_explanations_and_dashes(tmp_path: Path) -> None:
     reference = costs("big", 200_000_000_000, 100_000_000_000, 200_000_000_000, {}, 100_000_000)
     small = costs("small", 21_000_000_000, 10_000_000_000, 30_000_000_000, {"@": 10_000_000_000}, 20_000_000)
-    nothing = pd.DataFrame([{"variant": "box_fill", "status": NO_NETWORK}], columns=COST.names)
-    absent = pd.DataFrame([{"variant": "graph", "status": NO_WEIGHTS}], columns=COST.names)
+    nothing = pd.DataFrame([{"variant": "box_fill", "status": NO_NETWORK}], columns=EFFICIENCY.names)
+    absent = pd.DataFrame([{"variant": "graph", "status": NO_WEIGHTS}], columns=EFFICIENCY.names)
     facts = {"small": {"input_size": 512, "params_m": 20.5}}
     table = efficiency([small, reference, nothing, absent], reference, facts).set_index("variant")
     assert table.loc["small", "eer"] == pytest.approx(100 * (0.2 + 0.105 + 0.1) / 3)
@@ -185,12 +189,12 @@ def test_the_table_has_ratios_explanations_and_dashes(tmp_path: Path) -> None:
     expected = "calflops does not see @ 10.00; torch no activations, norms, biases 1.00"
     assert table.loc["small", "explanation"] == expected
     assert pd.isna(table.loc["big", "explanation"])
-    shown = presentable(table.reset_index(), DECIMALS).set_index("variant")
+    shown = presentable(table.reset_index(), efficiency_table.TABLE.decimals).set_index("variant")
     assert shown.loc["small", ["params_m", "flops_g", "eer", "input_size"]].tolist() == ["20.000", "21.00", "13.5", 512]
     assert shown.loc["box_fill", ["params_m", "eer", "input_size", "status"]].tolist() == ["–", "–", "–", NO_NETWORK]
 
     parts = by_part([small, reference, nothing])
     assert parts["variant"].tolist() == ["small", "big"]
-    for name, frame, schema in (("e", table.reset_index(), EFFICIENCY), ("p", parts, EFFICIENCY_PARTS)):
-        write_table(tmp_path, name, frame, schema, {})
-        assert len(read_parquet(tmp_path / f"{name}.parquet", schema)) == len(frame)
+    for table_of, frame in ((efficiency_table.TABLE, table.reset_index()), (efficiency_parts.TABLE, parts)):
+        write_table(tmp_path, table_of, frame, {})
+        assert len(read_parquet(tmp_path / f"{table_of.name}.parquet", table_of.schema)) == len(frame)

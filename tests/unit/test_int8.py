@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sambench.errors import InputError
-from sambench.measure.cost import count
+from sambench.measure.efficiency import count
 from sambench.parity.fixtures import formula_image, weight
 from sambench.parity.models import load_cards
 from sambench.variants import sam

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sambench import masks
 from sambench.errors import InputError
-from sambench.evaluate.segany import ImageTask, ChosenIous, evaluate, plan, result_table
+from sambench.evaluate.segany import ChosenIous, ImageTask, evaluate, plan, result_table
 from sambench.jobs import shard_images
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant

@@ -28,7 +28,7 @@ MODELS = [
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    written = json.loads((CONFIG_FOLDER / settings_docs.SCHEMA).read_text())
+    written = json.loads((settings_docs.PROJECT / settings_docs.SCHEMA).read_text())
     jsonschema.Draft202012Validator.check_schema(written)
     return jsonschema.Draft202012Validator(written)
 
@@ -40,21 +40,22 @@ def test_what_is_generated_is_up_to_date() -> None:
 def test_what_is_out_of_date_is_told_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "config"
-    shutil.copytree(CONFIG_FOLDER, folder)
-    monkeypatch.setattr(settings_docs, "CONFIG_FOLDER", folder)
-    readme = folder / "README.md"
-    text = readme.read_text()
-    readme.write_text(text.replace("boxes per image, decoded one by one", "boxes"))
+    for file in (settings_docs.SCHEMA, settings_docs.PAGE):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(settings_docs.PROJECT / file, tmp_path / file)
+    monkeypatch.setattr(settings_docs, "PROJECT", tmp_path)
+    page = tmp_path / settings_docs.PAGE
+    text = page.read_text()
+    page.write_text(text.replace("boxes per image, decoded one by one", "boxes"))
     assert settings_docs.main(["--check"]) == 1
     line = capsys.readouterr().err
-    assert line.startswith("config/README.md: ") and settings_docs.COMMAND in line and line.count("\n") == 1
-    (folder / settings_docs.SCHEMA).unlink()
+    assert line.startswith("docs/configuration.md: ") and settings_docs.COMMAND in line and line.count("\n") == 1
+    (tmp_path / settings_docs.SCHEMA).unlink()
     assert settings_docs.main([]) == 0
     assert settings_docs.main(["--check"]) == 0
-    assert readme.read_text() == text
-    readme.write_text(text.replace("<!-- end: runtimes -->", ""))
-    with pytest.raises(InputError, match=r"README\.md: expected the lines `<!-- generated: runtimes -->`"):
+    assert page.read_text() == text
+    page.write_text(text.replace("<!-- end: runtimes -->", ""))
+    with pytest.raises(InputError, match=r"configuration\.md: expected the lines `<!-- generated: runtimes -->`"):
         settings_docs.main(["--check"])
 
 
@@ -66,7 +67,7 @@ def test_every_key_is_explained(model: type[BaseModel]) -> None:
 
 
 def test_every_key_of_the_configuration_is_in_a_table() -> None:
-    text = (CONFIG_FOLDER / "README.md").read_text()
+    text = (settings_docs.PROJECT / settings_docs.PAGE).read_text()
     sections = {*settings_docs.STUDY, *settings_docs.STAGES}  # their keys are the rows
     for model in MODELS:
         for key in model.model_fields.keys() - sections:

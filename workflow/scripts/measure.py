@@ -1,4 +1,4 @@
-"""Measure one variant: its efficiency, latency, throughput, or the agreement of a runtime with eager float32."""
+"""Take one measure of one variant, such as its efficiency or its latency."""
 
 from importlib import import_module
 from pathlib import Path

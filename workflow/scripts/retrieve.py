@@ -15,7 +15,8 @@ def main(
     """Bring missing files into the cache and link them where the study looks for them; write a line per file.
 
     What a variant or detector lacks becomes a status of its results; a dataset without files ends with an InputError.
-    download: false stays offline. attempt: names this run, the first line of the note. cache: the folder that all checkouts share; empty: the default.
+    download: false stays offline. attempt: names this run, the first line of the note. cache: the folder that all
+    checkouts share; empty: the default.
     """
     lines = retrieve(Retrieval(**retrieval), folders, cache, offline=not download)
     write_text(marker, "".join(f"{line}\n" for line in [attempt, *lines]))

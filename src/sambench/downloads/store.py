@@ -212,7 +212,7 @@ def retrieve(retrieval: Retrieval, folders: Sequence[Path], cache: str = "", *, 
     or detector is printed, and becomes a status of its results.
     """
     items = find(retrieval.names, read_table(), {}, folders) + from_checkpoints(retrieval.checkpoints, folders)
-    store = Store((Path(cache) if cache else default_cache()).expanduser().absolute(), default_offline() or offline)
+    store = Store((Path(cache) if cache else default_cache()).expanduser().absolute(), offline)
     if retrieval.wanted:
         try:
             download_all(items, store)

@@ -20,7 +20,7 @@ FACTS = ("weights", "first_ms", "others", "busy")
 
 
 def jobs_of(study: Study) -> list[list[str]]:
-    """The jobs of latency, throughput and agreement, as (dataset, variant, runtime)."""
+    """The jobs of a measure, as (dataset, variant, runtime)."""
     return [list(job) for job in study.measuring_jobs()]
 
 

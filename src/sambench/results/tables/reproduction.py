@@ -42,11 +42,8 @@ NOTES = {
     "mask_points": "published with the points at the centres of the masks, not with boxes",
     "four_tokens": "published with the best of all four tokens, the single-mask token included",
 }
-# Where a line is looked up: the columns of each table that dataset and setting name.
+# Where a line is looked up: the columns of a table that its setting names.
 SETTINGS = {
-    "efficiency": (),
-    "latency": (),
-    "throughput": (),
     "segevery": ("sampler",),
     "accuracy_points": ("prompt", "selection"),
     "accuracy_boxes": ("prompt", "selection"),
@@ -101,7 +98,11 @@ def read_published(path: Path) -> list[dict[str, str]]:
             raise InputError(path, "header", expected=",".join(COLUMNS), found=",".join(reader.fieldnames or ()))
         lines = list(reader)
     for number, line in enumerate(lines, start=2):
-        for field, known in (("table", SETTINGS), ("note", NOTES), ("kind", ("", "cpu", "gpu"))):
+        for field, known in (
+            ("table", [name for name in all_tables() if name != TABLE.name]),
+            ("note", NOTES),
+            ("kind", ("", "cpu", "gpu")),
+        ):
             if line[field] not in known:
                 raise InputError(f"{path}:{number}", field, expected=" or ".join(known), found=line[field])
         try:
@@ -138,13 +139,13 @@ def reproduction(published: list[dict[str, str]], tables: Mapping[str, pd.DataFr
 
 def _matches(figure: Mapping[str, str], table: pd.DataFrame) -> pd.DataFrame:
     """The lines of a table that a figure can be compared with."""
-    wanted = dict(zip(SETTINGS[figure["table"]], figure["setting"].split("/"), strict=False))
+    wanted = dict(zip(SETTINGS.get(figure["table"], ()), figure["setting"].split("/"), strict=False))
     wanted["variant"] = figure["variant"]
     if figure["table"] in ACCURACIES:
         wanted["dataset"] = figure["dataset"]
     if figure["table"] == "latency":
         table = table[table["boxes"] == 1]
-    if figure["table"] == "throughput":
+    if "best" in table:
         table = table[table["best"]]
     if "runtime" in table:
         wanted["runtime"] = figure["runtime"]
