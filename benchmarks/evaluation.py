@@ -4,7 +4,7 @@
 
 Both get the same masks for nothing (the ground truth shifted by a few pixels, made beforehand) and do all the rest on
 one core: read the image, get the ground truth, compute the IoU of every instance. The usual loop opens the image with
-Pillow, rasterises the annotation with pycocotools and takes numpy's logical_and and logical_or. Rounds alternate; the
+Pillow, rasterizes the annotation with pycocotools and takes numpy's logical_and and logical_or. Rounds alternate; the
 figures are medians, and the IoUs of both must be equal.
 """
 

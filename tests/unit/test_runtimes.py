@@ -221,7 +221,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_no_hidden_synchronisation(name: str) -> None:
+def test_no_hidden_synchronization(name: str) -> None:
     variant = make(name, FUSED)
     with NoWaiting():
         (features,) = variant.encode([IMAGE])

@@ -115,7 +115,7 @@ def count(card: Card, size: tuple[int, int] = IMAGE_SIZE, folders: Iterable[Path
     graphs = [path for path in card.weights(folders) or [] if path.suffix == ".onnx"]
     # An import may make tensors, and a package of a variant's own is imported while it is built: neither under meta.
     importlib.import_module(card.builder.partition(":")[0])
-    # onnxruntime makes none; what is quantised for it when it gets its runtime, is counted as it was before.
+    # onnxruntime makes none; what is quantized for it when it gets its runtime, is counted as it was before.
     if not card.module or (card.module == "onnxruntime" and not graphs):
         try:
             with torch.device("meta"):

@@ -12,9 +12,9 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def onnx_cost(path: Path) -> tuple[int, dict[str, int]]:
-    """(parameters, FLOPs by operator): floating-point initialisers, and two FLOPs a product.
+    """(parameters, FLOPs by operator): floating-point initializers, and two FLOPs a product.
 
-    Batch normalisation is usually folded into the convolutions of a file, so it may have fewer parameters than the
+    Batch normalization is usually folded into the convolutions of a file, so it may have fewer parameters than the
     module that it was exported from. Activations, norms and biases are not counted.
 
     Raises InputError when the file is no ONNX graph, or one whose shapes are not fixed.

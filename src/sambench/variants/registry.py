@@ -154,7 +154,7 @@ def find_card(cards: Mapping[str, Card], name: str) -> Card:
 def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False) -> Variant:
     """Build a variant ready to run.
 
-    random_weights: leave the weights as they are initialised; for efficiency and parity, never for an accuracy.
+    random_weights: leave the weights as they are initialized; for efficiency and parity, never for an accuracy.
 
     Raises InputError when code, package or weights are missing, or the variant cannot run in this runtime.
     """

@@ -1,6 +1,6 @@
 """The SAM-1 family: any image encoder that ends in (256, 64, 64), with segment-anything's prompt encoder and decoder.
 
-Official code: segment_anything/predictor.py (resizing, coordinates), modeling/sam.py (normalisation, upsampling),
+Official code: segment_anything/predictor.py (resizing, coordinates), modeling/sam.py (normalization, upsampling),
 modeling/mask_decoder.py (the four mask tokens: 0 for single mask output, 1-3 for multimask output).
 """
 

@@ -236,7 +236,7 @@ class Sam2Variant(StretchVariant):
 
 
 class Sam3Variant(Sam2Variant):
-    """SAM 3's tracker normalises pixels to [-1, 1]."""
+    """SAM 3's tracker normalizes pixels to [-1, 1]."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)

@@ -21,7 +21,7 @@ DECODER_PREFIXES = ("prompt_encoder.", "mask_decoder.")
 
 
 class EfficientViTSamVariant(SamVariant):
-    """EfficientViT-SAM normalises values in [0, 1], and its decoder runs with LayerNorms of eps 1e-6.
+    """EfficientViT-SAM normalizes values in [0, 1], and its decoder runs with LayerNorms of eps 1e-6.
 
     Official file: efficientvit/models/efficientvit/sam.py; sam_model_zoo.py sets the eps of every norm.
     """
@@ -102,7 +102,7 @@ class NanoSamOnnxVariant(NanoSamVariant):
         return {}
 
     def compile(self) -> None:
-        """onnxruntime has optimised the graph already."""
+        """onnxruntime has optimized the graph already."""
 
 
 def build_repvit_sam(runtime: Runtime) -> SamVariant:

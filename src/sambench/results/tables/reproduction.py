@@ -97,12 +97,9 @@ def read_published(path: Path) -> list[dict[str, str]]:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise InputError(path, "header", expected=",".join(COLUMNS), found=",".join(reader.fieldnames or ()))
         lines = list(reader)
+    tables = [name for name in all_tables() if name != TABLE.name]
     for number, line in enumerate(lines, start=2):
-        for field, known in (
-            ("table", [name for name in all_tables() if name != TABLE.name]),
-            ("note", NOTES),
-            ("kind", ("", "cpu", "gpu")),
-        ):
+        for field, known in (("table", tables), ("note", NOTES), ("kind", ("", "cpu", "gpu"))):
             if line[field] not in known:
                 raise InputError(f"{path}:{number}", field, expected=" or ".join(known), found=line[field])
         try:
