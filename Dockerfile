@@ -23,11 +23,11 @@ RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r requireme
 COPY . ./
 # Any user may write where runs write, so that `--user` works and results belong to whoever started the container.
 RUN python -m pip install --no-cache-dir --no-deps --editable . \
-    && useradd --create-home sambench \
+    && useradd --create-home --uid 1000 sambench \
     && mkdir results weights .snakemake \
     && chmod 0777 /home/sambench /sambench results weights .snakemake
 
 # Under a user id of the host there is no account: caches and torch still ask for a home and a name.
 ENV HOME=/home/sambench USER=sambench
-USER sambench
+USER 1000
 ENTRYPOINT ["snakemake"]
