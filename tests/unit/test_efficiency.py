@@ -15,7 +15,7 @@ from torch import nn
 
 from sambench.config import CONFIG_FOLDER, read_registries
 from sambench.errors import InputError
-from sambench.measure.efficiency import MASK_DECODER, PARTS, UPSAMPLING, Cost, count, operations
+from sambench.measure.efficiency import IMAGE_SIZE, MASK_DECODER, PARTS, UPSAMPLING, Cost, count, operations
 from sambench.measure.onnx_operations import onnx_cost
 from sambench.parquet import read_parquet
 from sambench.records import EFFICIENCY
@@ -105,6 +105,12 @@ def test_products_of_sam_are_what_other_papers_print() -> None:
     cost = count(CARDS["sam_vit_h"])
     einsum = cost.operations[PARTS[0]].functions["einsum"] / 1e9
     assert (cost.operations[PARTS[0]].products / 1e9 - einsum) / 2 == pytest.approx(2973, abs=0.5)
+    # The card's counts stand in for building SAM-H as the EER's reference.
+    known = CARDS["sam_vit_h"].counts
+    assert known is not None and known["image_size"] == list(IMAGE_SIZE)
+    assert known["parameters"] == sum(cost.parameters.values())
+    for kind in ("flops", "macs", "products"):
+        assert known[kind] == sum(getattr(part, kind) for part in cost.operations.values())
 
 
 def check(card: Card) -> None:
