@@ -144,14 +144,14 @@ def select(
     upsampling = candidates.upsampling
     height, width = upsampling.size
     frame = upsampling.frame or (0, 0)
-    budget = SLICE_BYTES["cuda" if candidates.logits.is_cuda else "cpu"]
+    budget = SLICE_BYTES["cuda" if candidates.scores.is_cuda else "cpu"]
     step = max(1, budget // (4 * max(height * width, frame[0] * frame[1])))
     kept: list[int] = []
     runs: list[RLEMask] = []
     stability: list[float] = []
     for start in range(0, len(prompt), step):
         p, c = prompt[start : start + step], column[start : start + step]
-        low = candidates.logits[p, tokens[p, c]]
+        low = candidates.at(p, tokens[p, c])
         for row, value, mask, confident in _stable(low, upsampling, settings, covered is not None):
             trace.left["stability"] += 1
             run = run_lengths(mask)

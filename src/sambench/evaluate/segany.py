@@ -278,7 +278,7 @@ def enlarge(
     step = max(1, UPSAMPLING_BYTES // (4 * max(size[0] * size[1], frame[0] * frame[1])))
     for start in range(0, len(prompt), step):
         p, t = prompt[start : start + step], token[start : start + step]
-        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.logits[p, t])
+        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.at(p, t))
 
 
 def _counts(
