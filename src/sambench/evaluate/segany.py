@@ -181,10 +181,10 @@ class Scores:
             ious[prompt, token] = masks.iou(shared, area, truth)
 
         every = np.arange(len(batch.rows))
-        best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
+        best = argmax.cpu().numpy()
         self.iou["argmax"][batch.rows] = ious[every, best]
         if "single" in self.selections:
-            self.iou["single"][batch.rows] = ious[every, single]
+            self.iou["single"][batch.rows] = ious[every, candidates.single.cpu().numpy()]
         if "oracle" in self.selections:
             self.iou["oracle"][batch.rows] = ious.max(axis=1)
         self.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
