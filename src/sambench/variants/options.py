@@ -24,7 +24,7 @@ class VariantOptions:
     card
         JSON, the part of its card that decides what it computes
     runtime
-        JSON: name, device, dtype, attention, compile, engine, threads
+        JSON: name, device, dtype, attention, compile, engine, decoder, threads
     weights
         JSON list of the folders with checkpoint files
     threads
