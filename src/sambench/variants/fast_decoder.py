@@ -8,7 +8,7 @@ The official modules stay as they are and hold the weights; this is their forwar
    image. Mask prompts change them before, and switch this off.
 2. Seven to eleven tokens meet thousands of cells, so projections go to the tokens: (cells Wk) q = cells (Wk q). The
    bias of the keys adds the same to all cells, which a softmax ignores; that of the outputs goes through a softmax that
-   sums to one.
+   sums to one. The last attention is asked only for the tokens that are read.
 3. Cells are rows throughout. A transposed convolution with stride 2 is then one matrix product, a norm over channels
    one over the last axis, and both are done a few hundred cells at a time, so that they stay in the cache of a CPU.
 
@@ -192,7 +192,11 @@ def lay_out(parts: Parts, image: torch.Tensor, positions: torch.Tensor, *, share
 
 
 def two_way(parts: Parts, cells: Cells, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both blocks and the last attention: tokens (N, T, C) -> tokens (N, T, C) and cells (N, L, C)."""
+    """Both blocks and the last attention: tokens (N, T, C) -> tokens (N, 1 + M, C) and cells (N, L, C).
+
+    What is left of the tokens is that of the score and those of the M masks: the last attention moves no cell, so that
+    the others need not take part.
+    """
     positions, values, shared = tokens, cells.values, cells.shared
     for block in parts.blocks:
         norm1, norm2, norm3, norm4 = block.norms
@@ -210,6 +214,8 @@ def two_way(parts: Parts, cells: Cells, tokens: torch.Tensor) -> tuple[torch.Ten
             attention = _from_cells(block.from_cells, tokens + positions, keys)
         values = norm4(_add_tokens(block.from_cells, values, attention, tokens))
         shared = None  # the cells have met their prompts
+    wanted = slice(parts.first, parts.first + 1 + len(parts.heads))
+    tokens, positions = tokens[:, wanted], positions[:, wanted]
     attended = _to_cells(parts.final, tokens + positions, values + cells.positions, values)
     return parts.final_norm(tokens + attended), values
 
@@ -368,9 +374,8 @@ def decode(parts: Parts, cells: Cells, sparse: torch.Tensor) -> tuple[torch.Tens
     """Embedded prompts (N, P, C) -> cells (N, L, C), vectors of the M mask tokens (N, M, last), scores float32."""
     tokens = torch.cat([parts.tokens.expand(len(sparse), -1, -1), sparse], dim=1)
     found, values = two_way(parts, cells, tokens)
-    masks = found[:, parts.first + 1 :]
-    weights = torch.stack([head(masks[:, i]) for i, head in enumerate(parts.heads)], dim=1)
-    return values, weights, parts.score(found[:, parts.first]).float()
+    weights = torch.stack([head(found[:, 1 + i]) for i, head in enumerate(parts.heads)], dim=1)
+    return values, weights, parts.score(found[:, 0]).float()
 
 
 # (prompts, tokens (n, m) int64) -> logits (n, m, h, w); prompts are (n,) int64, or slice(None) for all.
