@@ -181,10 +181,10 @@ class ChosenIous:
             ious[prompt, token] = masks.iou(shared, area, truth)
 
         every = np.arange(len(batch.rows))
-        best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
+        best = argmax.cpu().numpy()
         self.iou["argmax"][batch.rows] = ious[every, best]
         if "single" in self.selections:
-            self.iou["single"][batch.rows] = ious[every, single]
+            self.iou["single"][batch.rows] = ious[every, candidates.single.cpu().numpy()]
         if "oracle" in self.selections:
             self.iou["oracle"][batch.rows] = ious.max(axis=1)
         self.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
@@ -278,7 +278,7 @@ def enlarge(
     step = max(1, UPSAMPLING_BYTES // (4 * max(size[0] * size[1], frame[0] * frame[1])))
     for start in range(0, len(prompt), step):
         p, t = prompt[start : start + step], token[start : start + step]
-        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.logits[p, t])
+        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.at(p, t))
 
 
 def _counts(

@@ -36,7 +36,7 @@ from sambench.measure.onnx_operations import PRODUCTS, onnx_cost
 from sambench.measure.session import Measured, MeasuringJob
 from sambench.memory import OutOfMemory, memory_guard
 from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY
-from sambench.variants.base import MaskCandidates, Prompts, Runtime
+from sambench.variants.base import OFFICIAL, MaskCandidates, Prompts, Runtime
 from sambench.variants.neural import NeuralVariant
 from sambench.variants.registry import Card, build
 
@@ -119,14 +119,14 @@ def count(card: Card, size: tuple[int, int] = IMAGE_SIZE, folders: Iterable[Path
     if not card.module or (card.module == "onnxruntime" and not graphs):
         try:
             with torch.device("meta"):
-                variant = build(card, Runtime(device="meta"), folders, random_weights=True)
+                variant = build(card, Runtime(device="meta", decoder=OFFICIAL), folders, random_weights=True)
             return count_variant(_network(variant), size)
         except InputError:
             raise
         except Exception as error:  # whatever needs a value: if it is a bug, it shows itself again on the CPU
             reason = str(error).partition("\n")[0]
             print(f"{card.name}: counted on the CPU, not on the meta device: {reason}", file=sys.stderr)
-    variant = build(card, Runtime(device="cpu"), folders, random_weights=not graphs)
+    variant = build(card, Runtime(device="cpu", decoder=OFFICIAL), folders, random_weights=not graphs)
     return _with_graphs(count_variant(_network(variant), size), graphs)
 
 

@@ -10,8 +10,8 @@ Which of the candidate masks counts is not the variant's business: the evaluator
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BOX, POINT, BOX_POINT = "box", "point", "box_point"
 TORCH, ONNX = "torch", "onnxruntime"  # engines
+FAST, OFFICIAL = "fast", "official"  # decoders
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Runtime:
         attention out; relative positions become its bias.
     compile: whether the image encoder goes through torch.compile.
     engine: `torch`, or `onnxruntime`: image encoder and mask decoder exported to ONNX, on the CPU in float32.
+    decoder: `fast`, the mask decoder with fewer products and the same function (fast_decoder.py), or `official`, the
+        forward pass as published. An exported graph is always made of the official one.
     threads: CPU threads of torch; None leaves torch's own choice.
     """
 
@@ -46,11 +49,15 @@ class Runtime:
     attention: str = "native"
     compile: bool = False
     engine: str = TORCH
+    decoder: str = FAST
     threads: int | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device."""
+        """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device.
+
+        Either decoder is plain: a variant without one that could be faster runs its own.
+        """
         as_written = self.attention == "native" and not self.compile and self.engine == TORCH
         return self.dtype == "float32" and as_written
 
@@ -195,9 +202,13 @@ class MaskCandidates:
         """One candidate per prompt, tokens (N,) int64 -> its logits (N, h, w) and predicted IoU (N,) float32."""
         import torch
 
-        tokens = tokens.to(self.logits.device)
+        tokens = tokens.to(self.scores.device)
         rows = torch.arange(len(tokens), device=tokens.device)
-        return self.logits[rows, tokens], self.scores[rows, tokens]
+        return self.at(rows, tokens), self.scores[rows, tokens]
+
+    def at(self, prompts: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits (K, h, w) of K pairs of a prompt and a token, (K,) int64 each; a prompt may occur several times."""
+        return self.logits[prompts.to(self.logits.device), tokens.to(self.logits.device)]
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,13 @@ class Features:
     maps: dict[str, Any]
     original_size: tuple[int, int]
     input_size: tuple[int, int] = (0, 0)
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, which is called at the first decode that needs it and kept with the features."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
 
 class Variant(ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sambench.errors import InputError
-from sambench.variants.base import Features, Prompts, Runtime, Variant
+from sambench.variants.base import FAST, ONNX, Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import looks_like, read_checkpoint
 
@@ -94,6 +94,11 @@ class NeuralVariant(Variant):
         self.dtype = runtime.torch_dtype()
         # Chunks of a few prompts fit the caches of a CPU; a GPU wants to be filled.
         self.decode_chunk = 64 if self.device.type == "cuda" else 4
+
+    @property
+    def fast(self) -> bool:
+        """Whether prompts go through the fast decoder."""
+        return self.runtime.decoder == FAST and self.runtime.engine != ONNX
 
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths

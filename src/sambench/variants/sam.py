@@ -19,9 +19,21 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransfor
 from torch import nn
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.fast_decoder import (
+    Cells,
+    Draw,
+    DrawnCandidates,
+    Parts,
+    decode,
+    draw_masks,
+    enlarger,
+    lay_out,
+    parts_of,
+)
 from sambench.variants.neural import NeuralVariant, renamer
 
 FRAME = 1024  # prompts and masks of the whole family live in a square frame of this side
+MULTIMASK = (1, 2, 3)  # mask tokens of the multimask output
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
@@ -136,14 +148,13 @@ class SamVariant(NeuralVariant):
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels, boxes = self.tensor_points(prompts, self.prompt_scale(features))
         sparse, dense = self.embed_prompts(points, labels, boxes)
+        single = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
+        upsampling = self.upsampling(features)
+        if self.fast:
+            draw, scores = self.draw(features, sparse.to(self.dtype), dense[:1].to(self.dtype))
+            return DrawnCandidates(draw, scores, MULTIMASK, single, upsampling)
         logits, scores = self.predict_masks(features, sparse, dense)
-        return MaskCandidates(
-            logits=logits,
-            scores=scores.float(),
-            multimask=(1, 2, 3),
-            single=torch.zeros(len(prompts), dtype=torch.int64, device=self.device),
-            upsampling=self.upsampling(features),
-        )
+        return MaskCandidates(logits, scores.float(), MULTIMASK, single, upsampling)
 
     def prompt_scale(self, features: Features) -> tuple[float, float]:
         """From pixels of the original image to the 1024 frame, as (x, y)."""
@@ -167,6 +178,25 @@ class SamVariant(NeuralVariant):
             sparse_prompt_embeddings=sparse.to(self.dtype),
             dense_prompt_embeddings=dense.to(self.dtype),
         )
+
+    def draw(self, features: Features, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+        """The same, fast: what draws the logits (see DrawnCandidates), and the scores (N, 4).
+
+        dense: (1, 256, 64, 64), the same for all prompts.
+        """
+        parts = parts_of(self.module.mask_decoder)
+        cells = self.cells(features, features.maps["image_embedding"], parts, dense)
+        values, weights, scores = decode(parts, cells, sparse)
+        return draw_masks(enlarger(parts, cells.grid), values, weights), scores
+
+    def cells(self, features: Features, embedding: torch.Tensor, parts: Parts, dense: torch.Tensor) -> Cells:
+        """The image as the fast decoder wants it, (1, 256, h, w) with what every prompt without a mask adds to it."""
+
+        def make() -> Cells:
+            positions = self.module.prompt_encoder.get_dense_pe().to(self.dtype)
+            return lay_out(parts, embedding + dense, positions, share=True)
+
+        return features.once("cells", make)
 
     def upsampling(self, features: Features) -> Upsampling:
         return Upsampling(size=features.original_size, frame=(FRAME, FRAME), crop=features.input_size)
