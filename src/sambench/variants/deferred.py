@@ -30,7 +30,8 @@ class DeferredPackage(ModuleType):
             source = importlib.import_module(f"{self.__name__}.{self.deferred_source}")
             if hasattr(source, name):
                 return getattr(source, name)
-        self.__class__ = ModuleType  # first: what `__init__` imports sees the package half made, as ever
+        # First, so that what `__init__` imports sees the package half made, as ever.
+        self.__class__ = ModuleType  # type: ignore[assignment]
         assert self.__spec__ is not None and self.__spec__.loader is not None
         try:
             self.__spec__.loader.exec_module(self)
@@ -47,7 +48,7 @@ def defer(name: str, source: str = "") -> None:
     spec = importlib.util.find_spec(name)
     if spec is None:
         return
-    package = importlib.util.module_from_spec(spec)
+    package: Any = importlib.util.module_from_spec(spec)
     package.__class__ = DeferredPackage
     package.deferred_source = source
     sys.modules[name] = package
