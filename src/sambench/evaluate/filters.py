@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import torch
 from rlemasklib import RLEMask
-from torchvision.ops import batched_nms
 
 from sambench.device import synchronize
 from sambench.masks import run_lengths
@@ -275,6 +274,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
 
     A score that is NaN counts as 1: such masks are all equally good.
     """
+    from torchvision.ops import batched_nms  # here: torchvision imports torch._dynamo, which takes seconds
+
     kept = batched_nms(
         torch.from_numpy(boxes).float(),
         torch.from_numpy(np.nan_to_num(scores, nan=1.0)),

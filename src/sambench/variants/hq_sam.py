@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
@@ -22,7 +21,7 @@ from sambench.variants.base import Features, Runtime
 from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
 from sambench.variants.fast_decoder import Draw, chosen, decode, enlarger, parts_of
 from sambench.variants.neural import renamer
-from sambench.variants.sam import SamVariant
+from sambench.variants.sam import VITS, SamVariant, sam_vit
 
 LIGHT_RENAMES = [
     *TINY_VIT_RENAMES,
@@ -195,7 +194,7 @@ class HqSamVariant(SamVariant):
 
 def build_hq_sam(runtime: Runtime, encoder: str) -> HqSamVariant:
     """SAM-HQ with SAM's `vit_b`, `vit_l` or `vit_h`."""
-    vit = sam_model_registry[encoder]().image_encoder
+    vit = sam_vit(*VITS[encoder])
     rename = renamer([(r"^image_encoder\.", "image_encoder.vit.")])
     return HqSamVariant(HqViT(vit), vit.pos_embed.shape[-1], runtime, rename)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from segment_anything import sam_model_registry
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import nn
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
@@ -36,6 +36,12 @@ FRAME = 1024  # prompts and masks of the whole family live in a square frame of 
 MULTIMASK = (1, 2, 3)  # mask tokens of the multimask output
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
+# Width, blocks, heads, and the blocks with global attention (segment_anything/build_sam.py).
+VITS = {
+    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,23 @@ class MaskedPromptEncoder(PromptEncoder):
         for label in (0, 1):
             embedding = torch.where(labels == label, embedding + self.point_embeddings[label].weight, embedding)
         return embedding
+
+
+def sam_vit(
+    width: int, depth: int, heads: int, global_blocks: tuple[int, ...], mlp_width: int | None = None
+) -> ImageEncoderViT:
+    """SAM's image encoder, (B, 3, 1024, 1024) -> (B, 256, 64, 64); mlp_width: four times the width unless given."""
+    return ImageEncoderViT(
+        img_size=FRAME,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=4 if mlp_width is None else mlp_width / width,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=global_blocks,
+    )
 
 
 def sam_prompt_encoder() -> PromptEncoder:
@@ -204,7 +227,7 @@ class SamVariant(NeuralVariant):
 
 def build_sam(runtime: Runtime, encoder: str) -> SamVariant:
     """SAM-B, -L or -H (`vit_b`, `vit_l`, `vit_h`), the modules of segment-anything themselves."""
-    return SamVariant(sam_model_registry[encoder]().image_encoder, runtime)
+    return SamVariant(sam_vit(*VITS[encoder]), runtime)
 
 
 def build_mobile_sam(runtime: Runtime) -> SamVariant:
