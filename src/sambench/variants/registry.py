@@ -8,16 +8,35 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sambench.errors import InputError, near_matches
-from sambench.status import NO_WEIGHTS, NOT_AVAILABLE, NOT_INSTALLED, OK, UNSUPPORTED_RUNTIME
+from sambench.errors import BadWeights, InputError, UnsupportedRuntime, near_matches
+from sambench.status import (
+    BAD_WEIGHTS,
+    NO_DEVICE,
+    NO_WEIGHTS,
+    NOT_AVAILABLE,
+    NOT_INSTALLED,
+    OK,
+    UNSUPPORTED_RUNTIME,
+)
+from sambench.variants import origin
 from sambench.variants.base import ONNX
 
 if TYPE_CHECKING:
     from sambench.variants.base import Runtime, Variant
+
+
+class Loader(Protocol):
+    """What has weights in files: a variant or a detector."""
+
+    name: str
+
+    def load_files(self, paths: Sequence[Path]) -> None: ...
+
 
 ENTRY_POINT_GROUP = "sambench.variants"
 ONNX_MODULES = ("onnx", "onnxruntime")
@@ -30,7 +49,8 @@ class Card:
     builder: `module:function` that takes (runtime, **arguments) and returns a Variant with random weights; empty
         when there is no public code.
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
-    checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
+    checkpoints: the files to load, in order: file, url, bytes, sha256, git_blob, sha256_source, and weights_key, which
+        says where in the file the weights to take are.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     """
@@ -67,6 +87,21 @@ class Card:
             paths.append(path)
         return paths
 
+    def origins(self, folders: Iterable[Path], known: Iterable[Card] | None = None) -> list[str]:
+        """What each checkpoint file is, by its digest (origin.py); empty when one is missing.
+
+        known: the variants that a file may be mistaken for; by default those that come with sambench.
+        """
+        folders = list(folders)
+        paths = self.weights(folders)
+        if not paths:
+            return []
+        return origin.origins(self, paths, shipped_cards() if known is None else known, folders)
+
+    def origin(self, folders: Iterable[Path], known: Iterable[Card] | None = None) -> str:
+        """Its worst file: `official file`, `no digest known`, `another file` or `known as VARIANT`; empty without."""
+        return origin.summary(self.origins(folders, known))
+
     def availability(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
         """`ok`, or why the variant cannot yield an accuracy here (in that runtime)."""
         if not self.builder:
@@ -82,6 +117,8 @@ class Card:
                 return NOT_INSTALLED
         if runtime is not None and runtime.compile and not has_compiler():
             return NOT_INSTALLED
+        if runtime is not None and runtime.missing_device():
+            return NO_DEVICE
         return OK if self.weights(folders) is not None else NO_WEIGHTS
 
     def explain(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
@@ -101,6 +138,8 @@ class Card:
             return (
                 "choose a runtime with dtype float32, attention native, compile false and engine torch, such as eager"
             )
+        if state == NO_DEVICE and runtime is not None:
+            return f"{runtime.missing_device()}; choose a runtime with device auto or cpu"
         if state == NO_WEIGHTS:
             files = ", ".join(c["file"] for c in self.checkpoints)
             sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
@@ -125,6 +164,14 @@ def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:
     return {name: Card(name=name, **entry) for name, entry in merged.items()}
 
 
+@cache
+def shipped_cards() -> tuple[Card, ...]:
+    """The cards of the registry that comes with sambench."""
+    from sambench.config import read_registries
+
+    return tuple(Card(name=name, **entry) for name, entry in read_registries(["variants"])["variants"].items())
+
+
 def find_card(cards: Mapping[str, Card], name: str) -> Card:
     """The card of that name; InputError with near matches otherwise."""
     if name not in cards:
@@ -137,7 +184,8 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
 
     random_weights: leave the weights as they are initialised; for efficiency and parity, never for an accuracy.
 
-    Raises InputError when code, package or weights are missing, or the variant cannot run in this runtime.
+    Raises BadWeights when a checkpoint file cannot be read or belongs to another variant; another InputError when code,
+    package, device or weights are missing, or the variant cannot run in this runtime.
     """
     folders = list(folders)
     state = card.availability(folders, runtime)
@@ -151,6 +199,57 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
         variant.prompt_kinds = frozenset(card.prompts)
     paths = card.weights(folders)
     if paths and not random_weights:
-        variant.load_files(paths)
+        variant.weights_keys = [checkpoint.get("weights_key", "") for checkpoint in card.checkpoints]
+        refuse_mistaken_files(card, paths, folders)
+        load(variant, paths)
     variant.to_runtime()
     return variant
+
+
+def attempt(
+    card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_weights: bool = False
+) -> tuple[Variant | None, str, str]:
+    """Build a variant, or say why there is none -> (the variant, `ok`, ``) or (None, a status, one line on the reason).
+
+    Takes what `build` takes. What no status stands for is raised.
+    """
+    folders = list(folders)
+    state = card.availability(folders, runtime)
+    if state != OK and not (state == NO_WEIGHTS and random_weights):
+        return None, state, card.explain(folders, runtime)
+    try:
+        return build(card, runtime, folders, random_weights=random_weights), OK, ""
+    except BadWeights as error:
+        return None, BAD_WEIGHTS, str(error)
+    except UnsupportedRuntime as error:
+        return None, UNSUPPORTED_RUNTIME, str(error)
+
+
+def refuse_mistaken_files(card: Card, paths: Sequence[Path], folders: Iterable[Path]) -> None:
+    """Raise BadWeights when the digest of a file says that it is another variant's."""
+    for path, found in zip(paths, card.origins(folders), strict=True):
+        if found.startswith(origin.KNOWN_AS):
+            other = found.removeprefix(origin.KNOWN_AS)
+            remedy = "put the right one there, or run the other variant under its own name"
+            raise BadWeights(
+                path, expected=f"the file of {card.name}", found=f"that of {other}, byte by byte", remedy=remedy
+            )
+
+
+def load(loader: Loader, paths: Sequence[Path]) -> None:
+    """Let a variant or a detector load its files. Raises BadWeights for whatever is wrong with them."""
+    from sambench.memory import memory_guard
+
+    try:
+        with memory_guard():
+            loader.load_files(paths)
+    except (BadWeights, MemoryError):
+        raise
+    except InputError as error:
+        raise BadWeights(str(error)) from error
+    except Exception as error:  # files are not trusted, and fail in as many ways as there are bytes
+        text = " ".join(str(error).split())[:200]
+        where = " + ".join(map(str, paths))
+        raise BadWeights(
+            where, expected=f"the weights of {loader.name}", found=f"{type(error).__name__}: {text}"
+        ) from error

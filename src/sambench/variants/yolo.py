@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sambench.errors import InputError
+from sambench.errors import BadWeights, InputError
 from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Runtime, Upsampling
 from sambench.variants.letterbox import boxes_on_image, letterbox, masks_on_image
 from sambench.variants.neural import NeuralVariant
@@ -186,15 +186,21 @@ class YoloSegVariant(NeuralVariant):
         self.decode_chunk = 64  # a decode looks at every instance, whatever the number of prompts
 
     def load_files(self, paths: Sequence[Path]) -> None:
-        """A state dict with ultralytics' own keys, or the pickled model it publishes (`.pt`).
+        """A state dict with ultralytics' own keys, or the pickled model that it publishes.
 
         Of the pickle only classes of torch.nn and ultralytics.nn are rebuilt (weights_only=True); anything
         else in it is refused. Raises InputError then.
         """
         (path,) = paths
-        if path.suffix != ".pt":
+        try:
             super().load_files(paths)
             return
+        except BadWeights:
+            raise
+        except InputError as error:
+            # A pickled model needs its classes; anything else that cannot be read stays refused.
+            if not any(f"needs to run {library}." in str(error) for library in ("ultralytics", "torch.nn")):
+                raise
         self.load_official(read_pickled_model(path).float().state_dict(), str(path))
 
     def keep_float32(self) -> None:
