@@ -24,8 +24,9 @@ from sambench.parity.fixtures import formula_image
 from sambench.parity.models import load_cards
 from sambench.script import run
 from sambench.variants.base import FAST, OFFICIAL, Features, MaskCandidates, Prompts, Runtime
+from sambench.variants.cards import find_card
 from sambench.variants.neural import NeuralVariant
-from sambench.variants.registry import build, find_card
+from sambench.variants.registry import build
 
 HEIGHT, WIDTH = 480, 640
 CASES = ("chunk", "first", "scores")

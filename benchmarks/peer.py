@@ -36,7 +36,8 @@ from sambench.parity.models import load_cards
 from sambench.prompts import make_prompts
 from sambench.script import run
 from sambench.variants.base import OFFICIAL, Runtime
-from sambench.variants.registry import build, find_card
+from sambench.variants.cards import find_card
+from sambench.variants.registry import build
 from sambench.variants.sam import SamVariant
 
 PROMPTS = ("box", "tight_box", "box_center", "random_1", "random_3", "random_5")

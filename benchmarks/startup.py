@@ -25,7 +25,8 @@ import numpy as np
 import sambench.evaluate.detections, sambench.evaluate.segany, sambench.results.schemas
 from sambench.config import read_registries
 from sambench.variants.base import Prompts, Runtime
-from sambench.variants.registry import build, read_cards
+from sambench.variants.cards import read_cards
+from sambench.variants.registry import build
 lap()
 card = read_cards(read_registries(["variants"])["variants"])[sys.argv[1]]
 variant = build(card, Runtime(device="cpu"), random_weights=True)

@@ -13,8 +13,8 @@ from sambench.config import read_study
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
+from sambench.digests import digest
 from sambench.errors import InputError
-from sambench.files import known_sha256
 from sambench.jobs import Job, mask_selections
 from sambench.results.table import all_tables, selected_tables
 
@@ -107,7 +107,7 @@ def content(files, retrieval):
     recorded: what waits for them is planned.
     """
     if files and all(Path(file).is_file() for file in files):
-        return [known_sha256(Path(file)) for file in files]
+        return [digest(Path(file)) for file in files]
     marker = Path(f"{RESULTS}/retrieve/{retrieval}.txt")
     wanted = FETCH and retrieval in RETRIEVALS and RETRIEVALS[retrieval].wanted
     tried = marker.is_file() and marker.stat().st_mtime >= START
@@ -130,10 +130,10 @@ def weights_of(wildcards):
 
 def weights_by_name(variants):
     return [
-        digest
+        found
         for name in variants
         if study.cards[name].checkpoints
-        for digest in content(study.cards[name].weights(study.weights_folders), f"variants/{name}")
+        for found in content(study.cards[name].weights(study.weights_folders), f"variants/{name}")
     ]
 
 

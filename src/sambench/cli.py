@@ -39,7 +39,7 @@ def variants(*, weights: WeightsFolders = None) -> None:
 
     from sambench.config import read_registries
     from sambench.status import OK
-    from sambench.variants.registry import read_cards
+    from sambench.variants.cards import read_cards
 
     folders = weights or DEFAULT_WEIGHTS
     table = Table(
@@ -130,7 +130,8 @@ def segment(
     from sambench import segment as trial
     from sambench.config import read_registries
     from sambench.variants.base import Runtime
-    from sambench.variants.registry import build, find_card, read_cards
+    from sambench.variants.cards import find_card, read_cards
+    from sambench.variants.registry import build
 
     card = find_card(read_cards(read_registries(["variants"])["variants"]), variant)
     prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
@@ -182,7 +183,7 @@ def download(
     from sambench.downloads import catalogue
     from sambench.downloads.store import Store, default_offline, download_all, show_all
     from sambench.files import default_cache
-    from sambench.variants.registry import read_cards
+    from sambench.variants.cards import read_cards
 
     registries = read_registries(["variants", "detectors"])
     cards = {**read_cards(registries["variants"]), **read_detectors(registries["detectors"])}

@@ -22,7 +22,16 @@ PLUMBING = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
         *("cluster", "code_digest", "config", "errors", "files", "parquet", "progress", "provenance", "script"),
-        *("settings", "study", "resources", "results.table", "results.tables"),
+        *(
+            "settings",
+            "study",
+            "resources",
+            "digests",
+            "results.table",
+            "results.tables",
+            "variants.cards",
+            "variants.origin",
+        ),
     )
 ) | {PACKAGE}
 # Of these only what is imported by name counts, with what it refers to: one schema, one status word.

@@ -14,7 +14,7 @@ import yaml
 from sambench.errors import InputError, near_matches
 from sambench.settings import Dataset, read_settings
 from sambench.study import Study
-from sambench.variants.registry import Card, read_cards
+from sambench.variants.cards import Card, read_cards
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
 _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")

@@ -36,6 +36,14 @@ class InputError(Exception):
         super().__init__(f"{message}; {remedy}" if remedy else message)
 
 
+class BadWeights(InputError):
+    """A checkpoint file that cannot be read, or that is not the one of the variant (status `bad weights`)."""
+
+
+class UnsupportedRuntime(InputError):
+    """A runtime that a variant turns out not to run in (status `unsupported runtime`)."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """`did you mean a, b?` for a mistyped name, or the known names when nothing is near."""
     known = sorted(known)

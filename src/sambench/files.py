@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -51,25 +50,3 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def known_sha256(path: Path) -> str:
-    """`sha256`, computed once per version of a file: remembered by path, size and modification time.
-
-    The memory is the user's cache folder; where that cannot be written, the digest is computed each time.
-    """
-    state = path.stat()
-    return _remembered(path.absolute(), state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _remembered(path: Path, size: int, modified: int) -> str:
-    name = hashlib.sha256(f"{path}\n{size}\n{modified}".encode()).hexdigest()
-    note = default_cache() / "digests" / name[:32]
-    try:
-        return note.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        found = sha256(path)
-    with suppress(OSError):
-        write_text(note, found)
-    return found

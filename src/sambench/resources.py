@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sambench.settings import CLOCKS
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 if TYPE_CHECKING:
     from sambench.config import Study

@@ -378,6 +378,10 @@ class Checkpoint(Section):
     sha256_source: str = Field("", description="who says so")
     md5: str = Field("", description="its MD5, where that is what the authors state")
     git_blob: str = Field("", description="its git hash, for a file that is kept in a git repository")
+    weights_key: str = Field(
+        "",
+        description="where in the file the weights lie, such as `ema.module`; not given: found by their layout",
+    )
 
 
 class Card(Section):
@@ -445,7 +449,6 @@ class VariantCard(Card):
         description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (the family "
         "of SAM 1)",
     )
-    weights_key: str = Field("", description="the key of the checkpoint under which its weights lie")
     counts: Maybe[Counts] = Field(
         None,
         description="known counts, used instead of building it as the EER's reference: `image_size` (height, width), "

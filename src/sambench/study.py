@@ -14,7 +14,7 @@ from typing import Any
 
 from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
 from sambench.settings import Settings
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
 CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")

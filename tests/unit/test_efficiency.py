@@ -25,7 +25,7 @@ from sambench.results.tables import efficiency_parts
 from sambench.results.tables.efficiency import efficiency
 from sambench.results.tables.efficiency_parts import by_part
 from sambench.status import NO_NETWORK, NO_WEIGHTS, OK
-from sambench.variants.registry import Card, read_cards
+from sambench.variants.cards import Card, read_cards
 
 CARDS = read_cards(read_registries(("variants",))["variants"])
 # Counted with calflops 0.3.2 on segment-anything itself: parameters in millions, GFLOPs, GMACs.

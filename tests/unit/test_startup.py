@@ -17,7 +17,8 @@ import sys
 import sambench.evaluate.detections, sambench.evaluate.segevery, sambench.results.schemas
 from sambench.config import read_registries
 from sambench.variants.base import Runtime
-from sambench.variants.registry import build, read_cards
+from sambench.variants.cards import read_cards
+from sambench.variants.registry import build
 cards = read_cards(read_registries(["variants"])["variants"])
 for name in sys.argv[1:]:
     build(cards[name], Runtime(device="cpu"), random_weights=True)

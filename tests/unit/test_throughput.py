@@ -24,7 +24,7 @@ from sambench.results.tables import throughput as throughput_table
 from sambench.status import MEMORY_LIMIT, NO_NETWORK, OK, OUT_OF_MEMORY, UNSUPPORTED_RUNTIME
 from sambench.variants.base import MaskCandidates, Prompts, Runtime
 from sambench.variants.baselines import BoxFill
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 CPU = torch.device("cpu")
 FACTS = {"dataset": "d", "variant": "v", "runtime": "eager", "device": "x", "weights": "random", "threads": 1}

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from sambench.digests import digest
 from sambench.evaluate.average_precision import BBOX, SEGM
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
-from sambench.files import sha256
 from sambench.jobs import mask_selections, shard_images
 from sambench.parquet import read_parquet, read_provenance, write_parquet
 from sambench.provenance import provenance
@@ -41,7 +41,7 @@ def main(
             "detector": detector,
             "images": len(pictures),
             "rules": rules,
-            "boxes_sha256": sha256(file),
+            "boxes_sha256": digest(file),
             "status": states[detector],
         }
         for detector, file in detectors.items()

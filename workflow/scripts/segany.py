@@ -6,17 +6,16 @@ from typing import Any
 
 import pandas as pd
 
+from sambench.digests import digest
 from sambench.evaluate.detections import DetectedMasks, box_prompts
 from sambench.evaluate.segany import ChosenIous, evaluate, plan, result_table
-from sambench.files import sha256
 from sambench.jobs import parse_shard, shard_images
 from sambench.parquet import read_parquet, write_parquet
 from sambench.provenance import provenance
 from sambench.records import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY
 from sambench.script import run
-from sambench.status import OK
 from sambench.variants.options import configured
-from sambench.variants.registry import build
+from sambench.variants.registry import attempt
 
 
 def main(
@@ -44,13 +43,13 @@ def main(
     )
     found = {name: of_images(read_parquet(file, BOXES).to_pandas(), part) for name, file in detectors.items()}
 
-    state = what.availability(folders, execution)
-    network, device, digests = None, "", []
-    if state == OK:
-        network, device = build(what, execution, folders), execution.device_name()
-        digests = [sha256(path) for path in what.weights(folders) or []]
+    network, state, reason = attempt(what, execution, folders)
+    device, digests = "", []
+    if network:
+        device = execution.device_name()
+        digests = [digest(path) for path in what.weights(folders) or []]
     else:
-        print(f"segany {what.name}: {state}: {what.explain(folders, execution)}", file=sys.stderr)
+        print(f"segany {what.name}: {state}: {reason}", file=sys.stderr)
     # Rows that are not decoded have the reason as their status.
     start = "" if network else state
     scores, planned, kept = ChosenIous(len(prompted), selections, start), prompted, None
@@ -63,7 +62,7 @@ def main(
 
     origin = provenance([model, selections, shard], device, weights_sha256=",".join(digests))
     if kept and masks:
-        sources = {f"boxes_sha256.{name}": sha256(file) for name, file in detectors.items()}
+        sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
         write_parquet(masks, kept.table(detected, part), MASKS, origin | sources)
     write_parquet(segany, result_table(prompted, truth, scores), SEGANY, origin)
 

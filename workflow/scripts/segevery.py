@@ -4,18 +4,17 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from sambench.digests import digest
 from sambench.evaluate import segevery as stage
 from sambench.evaluate.filters import Settings
 from sambench.evaluate.samplers import OBJECT_AWARE, parse_sampler
-from sambench.files import sha256
 from sambench.parquet import read_parquet, write_parquet
 from sambench.provenance import provenance
 from sambench.records import IMAGES, INSTANCES, SEGEVERY, SEGEVERY_MASKS
 from sambench.script import run
-from sambench.status import OK
 from sambench.variants.base import Variant
 from sambench.variants.options import configured, named_card
-from sambench.variants.registry import build
+from sambench.variants.registry import attempt
 
 
 def main(
@@ -45,20 +44,20 @@ def main(
         read_parquet(images, IMAGES).to_pandas(), read_parquet(instances, INSTANCES).to_pandas(), image_count
     )
     cards = [what, named_card(**detector)] if way.kind == OBJECT_AWARE else [what]
-    missing = next((c for c in cards if c.availability(folders, execution) != OK), None)
+    tried = [attempt(card, execution, folders) for card in cards]
+    models: list[Variant] = [variant for variant, _, _ in tried if variant]
     device, digests = "", []
-    if missing is None:
-        models: list[Variant] = [build(c, execution, folders) for c in cards]
+    if len(models) == len(cards):
         detect = stage.detector_of(models[1]) if len(models) > 1 else None
         device = execution.device_name()
-        digests = [sha256(path) for c in cards for path in c.weights(folders) or []]
+        digests = [digest(path) for card in cards for path in card.weights(folders) or []]
         if kind == "time":
             rows = stage.measure_time(models[0], way, tasks, thresholds, detect, warmup)
         else:
             rows, kept = stage.measure_quality(models[0], way, tasks, thresholds, detect, masks is not None)
     else:
-        state = missing.availability(folders, execution)
-        print(f"segevery {missing.name}: {state}: {missing.explain(folders, execution)}", file=sys.stderr)
+        card, state, reason = next((c, *why) for c, (variant, *why) in zip(cards, tried, strict=True) if not variant)
+        print(f"segevery {card.name}: {state}: {reason}", file=sys.stderr)
         rows = stage.status_table(tasks, state)
     decided = [model, sampler, detector, settings, image_count, warmup]
     origin = provenance(decided, device, weights_sha256=",".join(digests))

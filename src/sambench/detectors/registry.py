@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.status import NO_BOXES, NOT_AVAILABLE, OK
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
+from sambench.variants.registry import load
 
 if TYPE_CHECKING:
     from sambench.detectors.base import BoxDetector
@@ -105,11 +106,11 @@ def selected_detectors(config: Mapping[str, Any]) -> list[str]:
 
 
 def build(card: Detector, runtime: Runtime, folders: Iterable[Path]) -> BoxDetector:
-    """Build a detector whose state is `ok`, with its weights, ready to run."""
+    """Build a detector whose state is `ok`, with its weights. Raises BadWeights for files that are not its own."""
     module, _, function = card.builder.partition(":")
     detector: BoxDetector = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
     detector.name = card.name
     paths = card.weights(folders)
     assert paths is not None, "a missing checkpoint is a status, asked for before"
-    detector.load_files(paths)
+    load(detector, paths)
     return detector

@@ -15,12 +15,13 @@ from sambench.datasets.checks import read_annotations
 from sambench.detectors.boxes import Limits, find_boxes, import_boxes, no_boxes
 from sambench.detectors.classes import UNKNOWN, category_ids, read_categories
 from sambench.detectors.registry import Detector, build
+from sambench.digests import digest
+from sambench.errors import BadWeights
 from sambench.evaluate.score import rules_of
-from sambench.files import sha256
 from sambench.jobs import parse_shard, shard_images
 from sambench.parquet import read_parquet
 from sambench.records import IMAGES
-from sambench.status import NO_COMMON_CLASS, OK, OUT_OF_MEMORY
+from sambench.status import BAD_WEIGHTS, NO_COMMON_CLASS, OK, OUT_OF_MEMORY
 from sambench.variants.base import Runtime
 
 
@@ -64,13 +65,13 @@ def shard_boxes(
     if state != OK:
         return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
     if published:
-        facts["published_sha256"] = sha256(published)
+        facts["published_sha256"] = digest(published)
         return ShardBoxes(import_boxes(published, document, annotations, categories, part, limits), facts)
 
     # Needs torch, which importing published boxes does not, and which is slow to start with.
     from sambench.memory import OutOfMemory, memory_guard
 
-    facts["weights_sha256"] = ",".join(sha256(path) for path in detector.weights(folders) or [])
+    facts["weights_sha256"] = ",".join(digest(path) for path in detector.weights(folders) or [])
     device, title = runtime.device_name(), f"boxes {detector.name} {shard}"
     try:
         with memory_guard():
@@ -86,5 +87,7 @@ def shard_boxes(
                 return ShardBoxes(no_boxes(), facts, NO_COMMON_CLASS, reason, device)
             table = find_boxes(network, part, ids, limits, settings["batch_size"], title)
             return ShardBoxes(table, facts, device=device)
+    except BadWeights as error:
+        return ShardBoxes(no_boxes(), facts, BAD_WEIGHTS, str(error), device)
     except OutOfMemory as error:
         return ShardBoxes(no_boxes(), facts, OUT_OF_MEMORY, str(error), device)

@@ -15,7 +15,7 @@ from sambench.config import CONFIG_FOLDER
 from sambench.detectors.registry import read_detectors, selected_detectors
 from sambench.errors import InputError, near_matches
 from sambench.study import Study
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 COLUMNS = (
     *("name", "kind", "file", "urls", "bytes", "sha256", "md5", "git_blob"),

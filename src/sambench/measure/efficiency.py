@@ -37,8 +37,9 @@ from sambench.measure.session import Measured, MeasuringJob
 from sambench.memory import OutOfMemory, memory_guard
 from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY
 from sambench.variants.base import OFFICIAL, MaskCandidates, Prompts, Runtime
+from sambench.variants.cards import Card
 from sambench.variants.neural import NeuralVariant
-from sambench.variants.registry import Card, build
+from sambench.variants.registry import build
 
 RECORD = records.EFFICIENCY
 IMAGE_ENCODER, PROMPT_ENCODER, MASK_DECODER, UPSAMPLING = PARTS = (

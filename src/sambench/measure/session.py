@@ -15,15 +15,25 @@ import pyarrow as pa
 import torch
 
 from sambench.datasets.coco import read_image
-from sambench.errors import InputError
-from sambench.files import sha256
+from sambench.digests import digest
+from sambench.errors import BadWeights, InputError, UnsupportedRuntime
 from sambench.measure import machine
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, requested_mib, reset_peak
 from sambench.parquet import read_parquet
 from sambench.records import IMAGES, INSTANCES
-from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.status import (
+    BAD_WEIGHTS,
+    NO_DEVICE,
+    NO_NETWORK,
+    NO_WEIGHTS,
+    OK,
+    OUT_OF_MEMORY,
+    UNSUPPORTED_PROMPT,
+    UNSUPPORTED_RUNTIME,
+)
 from sambench.variants.base import BOX, Runtime, Variant
-from sambench.variants.registry import Card, build
+from sambench.variants.cards import Card
+from sambench.variants.registry import build
 
 WEIGHTS_SEED = 0  # of random weights: the same ones in every runtime
 
@@ -76,8 +86,8 @@ def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measu
     other processes kept busy), `busy`, and what the measurement adds.
     """
     card, runtime, folders = job.card, job.runtime, list(job.folders)
-    device = runtime.torch_device()
     state = card.availability(folders, runtime)
+    device = torch.device("cpu") if state == NO_DEVICE else runtime.torch_device()
     facts: dict[str, Any] = {"weights": "none"}
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
@@ -95,11 +105,11 @@ def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measu
             print(f"{title} {card.name}: others keep {others:.1f} cores busy", file=sys.stderr)
     paths = card.weights(folders) if state == OK else None
     facts_of_file = {
-        "weights_sha256": ",".join(sha256(path) for path in paths or []),
+        "weights_sha256": ",".join(digest(path) for path in paths or []),
         "machine": json.dumps(machine.record(device), sort_keys=True),
         "run": json.dumps(facts, sort_keys=True),
     }
-    return table, runtime.device_name(), facts_of_file
+    return table, "" if state == NO_DEVICE else runtime.device_name(), facts_of_file
 
 
 def _measure(
@@ -120,6 +130,10 @@ def _measure(
             if BOX not in model.prompt_kinds:
                 return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
             return measurement(model, device)
+    except (BadWeights, UnsupportedRuntime) as error:
+        print(error, file=sys.stderr)
+        status = BAD_WEIGHTS if isinstance(error, BadWeights) else UNSUPPORTED_RUNTIME
+        return as_table([{"status": status}], schema), {}
     except InputError as error:
         if state == OK:
             raise

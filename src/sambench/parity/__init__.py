@@ -26,6 +26,7 @@ CHECKS = {
     "clicker": "sambench.parity.clicks:check",
     "fastsam": "sambench.parity.fastsam:check",
     "fastsam_prompt": "sambench.parity.fastsam:check",
+    "fastsam_sizes": "sambench.parity.fastsam:check_sizes",
     "generator": "sambench.parity.generators:check",
 }
 # The fields by which a kind is known, the first that has them all; they say it, not the file's name.
@@ -34,6 +35,7 @@ FIELDS = (
     ("boxes", ("state_dict", "boxes_input")),
     ("fastsam", ("state_dict", "results")),
     ("fastsam_prompt", ("masks", "cases")),
+    ("fastsam_sizes", ("sides", "instances")),
     ("clicker", ("records", "tiny_cases")),
     ("generator", ("generator", "runs")),
 )

@@ -72,6 +72,24 @@ class Runtime:
             keep_freed_memory()
         return torch.device(name)
 
+    def missing_device(self) -> str:
+        """Why the device cannot be had here, in a few words; empty when it can."""
+        kind, _, number = self.device.partition(":")
+        if kind in ("auto", "cpu", "meta"):
+            return ""
+        import torch
+
+        try:
+            module = torch.get_device_module(kind)
+            count = module.device_count() if module.is_available() else 0
+        except (RuntimeError, AttributeError):  # a kind that torch does not know
+            return f"torch knows no device `{self.device}`"
+        if not count:
+            return f"torch finds no device of the kind {kind} here"
+        if number and not (number.isdecimal() and int(number) < count):
+            return f"`{self.device}` is not among the {count} devices of that kind, which count from 0"
+        return ""
+
     def device_name(self) -> str:
         """The name of the GPU; empty on the CPU."""
         import torch
@@ -239,7 +257,11 @@ class Variant(ABC):
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
     uses_ground_truth: True only for `ground_truth`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
+    max_points: most points of one prompt, corners of a box included; None when any number will do.
+    takes_background: whether a point outside of the object (label 0) means something to it.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
+
+    weights_keys: where in each checkpoint file the weights to take are; empty for what fits best.
 
     A builder `build_x(runtime, **arguments)` returns a variant with random weights; the registry then calls
     `load_files` (or not) and `to_runtime`.
@@ -249,6 +271,9 @@ class Variant(ABC):
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
     uses_ground_truth: bool = False
     takes_masks: bool = False
+    max_points: int | None = None
+    takes_background: bool = True
+    weights_keys: Sequence[str] = ()
     decode_chunk: int = 16
 
     def load_files(self, paths: Sequence[Path]) -> None:
@@ -262,6 +287,24 @@ class Variant(ABC):
     def prepare(self, image: np.ndarray) -> Any:
         """(H, W, 3) uint8 RGB -> what `encode_prepared` takes. Runs ahead, in a worker thread, on the CPU."""
         return image
+
+    def supports(self, prompts: Prompts, clicks: int = 0) -> bool:
+        """Whether `decode` heeds all that these prompts say, and all that the clicks to come may say.
+
+        clicks: how many interactive clicks each prompt gets in all; the second and later ones may lie outside of the
+            object.
+        """
+        if prompts.kind not in self.prompt_kinds:
+            return False
+        if not self.takes_background and (
+            clicks > 1 or (prompts.labels is not None and bool((prompts.labels == 0).any()))
+        ):
+            return False
+        if self.max_points is None:
+            return True
+        corners = 0 if prompts.boxes is None else 2
+        points = 0 if prompts.labels is None else int((prompts.labels >= 0).sum(axis=1).max(initial=0))
+        return corners + points + max(clicks - 1, 0) <= self.max_points
 
     @abstractmethod
     def encode_prepared(self, prepared: Sequence[Any]) -> list[Any]:

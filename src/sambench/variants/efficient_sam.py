@@ -28,7 +28,7 @@ from sambench.variants.stretch import BOTTOM_RIGHT, TOP_LEFT, StretchVariant
 SIZES = {"ti": (192, 3), "s": (384, 6)}  # width and heads
 FRAME = 1024
 GRID = 64
-MAX_POINTS = 6  # corners of a box included; what is beyond is cut off, what is missing is padded
+MAX_POINTS = 6  # corners of a box included; what is missing is padded
 PADDING = -1
 HEADS = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))"
 RENAMES = [
@@ -121,6 +121,8 @@ class EfficientSamVariant(StretchVariant):
 
     module: SamNetwork
     antialias = False
+    max_points = MAX_POINTS
+    takes_background = False
 
     def keep_float32(self) -> None:
         self.module.prompt_encoder.float()

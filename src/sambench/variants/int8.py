@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sambench.errors import InputError
+from sambench.errors import UnsupportedRuntime
 from sambench.variants.base import Runtime
 from sambench.variants.encoders.resnet import OnnxEncoder
 from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
@@ -55,7 +55,7 @@ class Int8SamVariant(SamVariant):
             super().to_runtime()
             return
         if self.device.type != "cpu":
-            raise InputError(self.name, "runtime.device", expected="cpu", found=self.device)
+            raise UnsupportedRuntime(self.name, "runtime.device", expected="cpu", found=self.device)
         super().to_runtime()
         encoder = OnnxEncoder(self.runtime.threads, side=self.pixel_size)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sambench.variants.base import Runtime
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 
 def configured(model: Mapping[str, Any], threads: int) -> tuple[Card, Runtime, list[Path]]:
