@@ -18,7 +18,7 @@ from torch import nn
 from sambench import digests
 from sambench.errors import BadWeights, InputError
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, OK, UNSUPPORTED_RUNTIME
-from sambench.variants import registry
+from sambench.variants import cards
 from sambench.variants.base import Prompts, Runtime
 from sambench.variants.cards import Card, shipped_cards
 from sambench.variants.hub_layouts import to_official
@@ -424,7 +424,7 @@ def test_the_digest_tells_whose_file_it_is(tmp_path: Path, cache: Path, monkeypa
     assert c.origin([tmp_path], known) == "known as b"
     torch.save({"net": RAW}, tmp_path / "b.pt")
     assert b.origin([tmp_path], known) == "another file"
-    monkeypatch.setattr(registry, "shipped_cards", lambda: tuple(known))
+    monkeypatch.setattr(cards, "shipped_cards", lambda: tuple(known))
     torch.save(RAW, tmp_path / "a.pt")  # not bit for bit what b.pt was, or it is: only the digest decides
     shutil.copy(tmp_path / "a.pt", tmp_path / "e.pt")
     mine = card_of("mine", tmp_path / "e.pt", sha256=digests.digest(tmp_path / "e.pt"))
@@ -434,7 +434,7 @@ def test_the_digest_tells_whose_file_it_is(tmp_path: Path, cache: Path, monkeypa
 def test_a_file_of_another_variant_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(STATE, tmp_path / "a.pt")
     known = (card_of("a", tmp_path / "a.pt", sha256=digests.digest(tmp_path / "a.pt")),)
-    monkeypatch.setattr(registry, "shipped_cards", lambda: known)
+    monkeypatch.setattr(cards, "shipped_cards", lambda: known)
     shutil.copy(tmp_path / "a.pt", tmp_path / "b.pt")
     _, status, reason = attempt(card_of("b", tmp_path / "b.pt"), CPU, [tmp_path])
     assert status == BAD_WEIGHTS
