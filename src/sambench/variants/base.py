@@ -221,6 +221,9 @@ class Variant(ABC):
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
     uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
+    encodes_prompts: True where prompts enter before the image encoder (early fusion). `encode` then only prepares the
+        image and `decode` runs the whole network once per prompt, so that its encoding time is next to nothing and its
+        decoding time everything; nothing but the prepared image is shared between the prompts of an image.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
 
     A builder `build_x(runtime, **arguments)` returns a variant with random weights; the registry then calls
@@ -231,6 +234,7 @@ class Variant(ABC):
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
     uses_ground_truth: bool = False
     takes_masks: bool = False
+    encodes_prompts: bool = False
     decode_chunk: int = 16
 
     def load_files(self, paths: Sequence[Path]) -> None:
