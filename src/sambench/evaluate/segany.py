@@ -222,7 +222,7 @@ def evaluate(
     for loaded in track(read_ahead(partial(load, variant), tasks), len(tasks), title):
         usable = []
         for batch in loaded.task.batches:
-            if batch.prompts.kind in variant.prompt_kinds:
+            if variant.accepts(batch.prompts, batch.clicks):
                 usable.append(batch)
             else:
                 outcome(batch).give_up(batch.rows, UNSUPPORTED_PROMPT)

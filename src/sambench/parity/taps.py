@@ -25,6 +25,10 @@ class Tap:
 
 # By model: stage of the report -> name in the fixture -> where our network has the same tensor.
 TAPS: dict[str, dict[str, dict[str, Tap]]] = {
+    "rap_sam_r50": {
+        "backbone": {f"layer{i}": Tap(f"backbone.layer{i}") for i in (1, 2, 3, 4)},
+        "decoder stages": {f"stage{i}": Tap(f"mask_decoder.mask_heads.{i}", 1) for i in range(3)},
+    },
     "squeeze_sam": {
         "prompt embedding": {
             "fused": Tap("patch_embed", before=True),

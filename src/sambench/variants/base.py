@@ -219,6 +219,7 @@ class Variant(ABC):
 
     name: the name in the registry.
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
+    max_points: points per prompt that `decode` accepts, all of them positive; None: any number, of both signs.
     uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
     encodes_prompts: True where prompts enter before the image encoder (early fusion). `encode` then only prepares the
@@ -232,6 +233,7 @@ class Variant(ABC):
 
     name: str = ""
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
+    max_points: int | None = None
     uses_ground_truth: bool = False
     takes_masks: bool = False
     encodes_prompts: bool = False
@@ -244,6 +246,14 @@ class Variant(ABC):
     def to_runtime(self) -> None:
         """Move to the device and dtype of the runtime; called once, after the weights are in place."""
         return
+
+    def accepts(self, prompts: Prompts, clicks: int = 1) -> bool:
+        """Whether `decode` takes such prompts, also once interactive clicks have made `clicks` points of them."""
+        if prompts.kind not in self.prompt_kinds:
+            return False
+        if self.max_points is None or prompts.points is None:
+            return True
+        return max(prompts.points.shape[1], clicks) <= self.max_points
 
     def prepare(self, image: np.ndarray) -> Any:
         """(H, W, 3) uint8 RGB -> what `encode_prepared` takes. Runs ahead, in a worker thread, on the CPU."""
