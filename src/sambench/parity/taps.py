@@ -29,6 +29,9 @@ TAPS: dict[str, dict[str, dict[str, Tap]]] = {
         "backbone": {f"layer{i}": Tap(f"backbone.layer{i}") for i in (1, 2, 3, 4)},
         "decoder stages": {f"stage{i}": Tap(f"mask_decoder.mask_heads.{i}", 1) for i in range(3)},
     },
+    "rwkv_sam": {
+        "backbone": {"middle": Tap("image_encoder.backbone", 2), "last": Tap("image_encoder.backbone", 3)},
+    },
     "squeeze_sam": {
         "prompt embedding": {
             "fused": Tap("patch_embed", before=True),

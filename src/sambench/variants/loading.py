@@ -64,6 +64,7 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("sam2_hiera_small",), {_TRUNK: (96,), _BLOCKS.format(15): ()}),
     (("sam2_hiera_tiny",), {_TRUNK: (96,)}),
     (("rap_sam_r50",), {"panoptic_head.prompt_iou.weight": (), "backbone.layer4.2.bn3.weight": (2048,)}),
+    (("rwkv_sam",), {"backbone.layers.0.attn.spatial_decay": (384,)}),
     (("squeeze_sam",), {"get_iou_predictions_and_mask_tokens.iou_token.weight": ()}),
     (("fastsam_s",), {"model.0.conv.weight": (32,), "model.22.proto.cv1.conv.weight": ()}),
     (("fastsam_x",), {"model.0.conv.weight": (80,), "model.22.proto.cv1.conv.weight": ()}),
