@@ -45,7 +45,7 @@ def test_equal_to_the_official_code(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rwkv_sam"])
+@pytest.mark.parametrize("name", ["picosam2", "picosam3", "rwkv_sam", "sam2.1_hq_hiera_large"])
 def test_equal_to_the_official_code_by_fixtures_of_our_own(name: str) -> None:
     """Numbers of the official code too, made for this repository; `official` in the file says how."""
     report = check(Path(__file__).with_name(f"{name}.json"))

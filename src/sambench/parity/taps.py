@@ -23,8 +23,16 @@ class Tap:
     before: bool = False
 
 
+_PICOSAM = {
+    "crop": Tap("encoder_stage1", before=True),
+    "stage4": Tap("encoder_stage4"),
+    "bottleneck": Tap("bottleneck"),
+    "up4": Tap("up4"),
+}
 # By model: stage of the report -> name in the fixture -> where our network has the same tensor.
 TAPS: dict[str, dict[str, dict[str, Tap]]] = {
+    "picosam2": {"prompt embedding": {**_PICOSAM, "logits": Tap("output_head")}},
+    "picosam3": {"prompt embedding": {**_PICOSAM, "logits": Tap("refine")}},
     "rap_sam_r50": {
         "backbone": {f"layer{i}": Tap(f"backbone.layer{i}") for i in (1, 2, 3, 4)},
         "decoder stages": {f"stage{i}": Tap(f"mask_decoder.mask_heads.{i}", 1) for i in range(3)},

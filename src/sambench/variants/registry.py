@@ -32,6 +32,7 @@ class Card:
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
     checkpoints: the files to load, in order: file, url, bytes, sha256, sha256_source.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
+    checked: the day, as 2026-11-25, on which it was last looked up whether code and weights are public, and where.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     """
 
@@ -54,6 +55,7 @@ class Card:
     params_m: float | None = None
     status: str = "released"
     reason: str = ""
+    checked: str = ""
     notes: str = ""
 
     def weights(self, folders: Iterable[Path]) -> list[Path] | None:
