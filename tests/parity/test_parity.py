@@ -46,6 +46,15 @@ def test_equal_to_the_official_code(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["picosam2", "picosam3", "rwkv_sam", "sam2.1_hq_hiera_large"])
+def test_equal_to_the_official_code_by_fixtures_of_our_own(name: str) -> None:
+    """Numbers of the official code too, made for this repository; `official` in the file says how."""
+    report = check(Path(__file__).with_name(f"{name}.json"))
+    assert report.rows
+    assert [row for row in report.rows if not row.ok] == []
+
+
+@pytest.mark.slow
 def test_refinement_by_masks_is_the_official_one(shared: Path, tmp_path: Path) -> None:
     """SAM 2's `use_m2m`: numbers of its own generator, in the form of the fixtures, with the weights of one of them."""
     name = "amg_m2m_sam2.1_hiera_tiny.json"

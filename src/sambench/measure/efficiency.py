@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,6 +57,10 @@ SEEN = frozenset(
     | set(PRODUCTS)  # of an ONNX graph: counted once, for both counters
 )
 EINSUM = "einsum"
+
+
+# A product that torch.utils.flop_counter does not know by itself.
+DEFORM_CONV = "deform_conv2d"
 
 
 @dataclass(frozen=True)
@@ -248,13 +253,24 @@ def _calflops(
     return (flops[0], flops[1]), (macs[0], macs[1])
 
 
+def _torchvision_products() -> dict[Any, Callable[..., int]]:
+    """FLOPs of torchvision's deformable convolution, those of a plain one; empty before torchvision is imported."""
+    if "torchvision" not in sys.modules:
+        return {}
+
+    def deform_conv(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+        return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+    return {getattr(torch.ops.torchvision, DEFORM_CONV): deform_conv}
+
+
 def _products(
     step: Callable[[], Any], inner: nn.Module | None
 ) -> tuple[tuple[int, int], tuple[Counter[str], Counter[str]]]:
     """FLOPs of products outside and inside of `inner`: in all, and by the function that was called."""
     functions: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     depth = 0
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_torchvision_products())
 
     class ByFunction(TorchFunctionMode):
         """Notes what each function called from Python adds to the counter, everything below it included."""

@@ -6,6 +6,7 @@ loading code, and runs in float32 on the CPU.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from sambench.parity.fixtures import (
     same,
     weights,
 )
+from sambench.parity.taps import TAPS, tapped
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime
 from sambench.variants.cards import Card, find_card, read_cards
 from sambench.variants.neural import NeuralVariant
@@ -46,6 +48,7 @@ CARD_NAMES = {
 }
 TOLERANCES = {"preprocess": 1e-6, "embedding": 2e-5, "low_res": 5e-5, "iou_abs": 1e-4}
 LOOSER = {"repvit_sam": {"embedding": 1e-4, "low_res": 1e-4}}
+BACKBONE, PROMPT_EMBEDDING, DECODER_STAGES = "backbone", "prompt embedding", "decoder stages"  # stages with taps
 SAM2_MAP = "image_embed"  # fixtures of the SAM 2 predictor name this map, and record logits clamped to +-32
 
 
@@ -79,17 +82,29 @@ def check(path: Path) -> Report:
     tolerance = tolerances(fixture)
     image, rows = fixture_image(fixture)
     variant, probes = build_variant(fixture, str(path))
-    features, encoded = _encode(fixture, variant, image, tolerance)
-    rows += probes + encoded
+    results, taps = fixture["results"], TAPS.get(fixture["model"], {})
+    with tapped(variant.module, taps.get(BACKBONE, {})) as maps:
+        features, encoded = _encode(fixture, variant, image, tolerance)
+    rows += probes + encoded + block_rows(BACKBONE, "", results.get("backbone", {}), maps, tolerance["embedding"])
+    of_prompt = {**taps.get(PROMPT_EMBEDDING, {}), **taps.get(DECODER_STAGES, {})}
     decoded: dict[tuple[str, bool], MaskCandidates] = {}
-    for key, record in fixture["results"]["prompts"].items():
+    for key, record in results["prompts"].items():
         name, _, mode = key.partition("|")
         hq_only = mode.endswith("_hqonly")
         if (name, hq_only) not in decoded:
-            with _hq_only(variant, hq_only):
+            with _hq_only(variant, hq_only), tapped(variant.module, of_prompt) as maps:
                 decoded[name, hq_only] = variant.decode(features, prompts_of(fixture["prompts_input"][name]))
+            blocks = dict(results.get("prompt_embedding", {}).get(name, {}))
+            rows += channel_rows(name, blocks.pop("fused_channels", {}), maps)
+            rows += block_rows(PROMPT_EMBEDDING, name, blocks, maps, tolerance["embedding"])
+            stages = record.get("extra", {}).get("stages", {})
+            rows += block_rows(DECODER_STAGES, name, stages, maps, tolerance["low_res"])
+            if name in results.get("token0", {}):
+                first = decoded[name, hq_only]
+                logits, scores = first.logits[0, :1], first.scores[0, :1]
+                rows += mask_rows(f"{name} token 0", results["token0"][name], logits, scores, first, tolerance)
         candidates = decoded[name, hq_only]
-        tokens = _tokens(mode, candidates, len(record["iou"]))
+        tokens = _tokens(mode, candidates, len(record["masks"]))
         logits, scores = candidates.logits[0, tokens], candidates.scores[0, tokens]
         if mode.endswith("_stab"):
             scores = stability_score(logits)
@@ -111,6 +126,29 @@ def check_boxes(path: Path) -> Report:
     return Report(path, tuple(rows))
 
 
+def block_rows(
+    stage: str, what: str, blocks: Mapping[str, Any], found: Mapping[str, torch.Tensor], tolerance: float
+) -> list[Row]:
+    """Every named block of a stage against the tensor of that name; one that nothing was found for is a failure."""
+    return [
+        block_row(stage, f"{what} {name}".strip(), block, found[name], tolerance)
+        if name in found
+        else same(stage, f"{what} {name}".strip(), "no tensor of that name", "one")
+        for name, block in blocks.items()
+    ]
+
+
+def channel_rows(what: str, expected: Mapping[str, Any], found: Mapping[str, torch.Tensor]) -> list[Row]:
+    """The channels that early fusion adds, exactly: how many ones, and the digest of their bits."""
+    rows = []
+    for channel, name in enumerate(("box", "point"), start=3) if expected else ():
+        bits = found["fused"][0, channel].bool().numpy()
+        digest = hashlib.sha256(np.packbits(bits).tobytes()).hexdigest()
+        rows.append(same(PROMPT_EMBEDDING, f"{what} {name} pixels", int(bits.sum()), expected[f"{name}_pixels"]))
+        rows.append(same(PROMPT_EMBEDDING, f"{what} {name} digest", digest, expected[f"{name}_sha256"]))
+    return rows
+
+
 def prompts_of(given: Mapping[str, Any]) -> Prompts:
     """One prompt of a fixture: `box` xyxy, `points` (P, 2), `labels` (P,), in pixels of the image."""
 
@@ -130,10 +168,12 @@ def mask_rows(
     clamped: bool = False,
 ) -> list[Row]:
     """Masks of one record: scores (C,), logits (C, h, w), and areas at the original size."""
-    expected = torch.tensor(record["iou"], dtype=torch.float64)
-    if scores.shape != expected.shape:
-        return [same("scores", f"{what} shape", list(scores.shape), list(expected.shape))]
-    rows = [Row("scores", f"{what} (absolute)", _largest(scores.double() - expected), tolerance["iou_abs"])]
+    rows = []
+    if "iou" in record:  # a model that predicts none has no such field
+        expected = torch.tensor(record["iou"], dtype=torch.float64)
+        if scores.shape != expected.shape:
+            return [same("scores", f"{what} shape", list(scores.shape), list(expected.shape))]
+        rows.append(Row("scores", f"{what} (absolute)", _largest(scores.double() - expected), tolerance["iou_abs"]))
     recorded = logits.clamp(-32, 32) if clamped else logits
     rows.append(block_row("low_res", what, record["low_res"], recorded, tolerance["low_res"]))
     scale = max(abs(record["low_res"]["min"]), abs(record["low_res"]["max"])) or 1.0
@@ -154,8 +194,10 @@ def _encode(
     """Features of the image, with the encoder's input and its maps compared."""
     results = fixture["results"]
     prepared = variant.prepare(image)
-    pixels = variant.pixels(prepared)
-    rows = [block_row("preprocess", "pixels", results["preprocess"], pixels, tolerance["preprocess"])]
+    rows = []
+    if "preprocess" in results:  # a model that sees only crops has its input among the blocks of a prompt
+        pixels = variant.pixels(prepared)
+        rows.append(block_row("preprocess", "pixels", results["preprocess"], pixels, tolerance["preprocess"]))
     (features,) = variant.encode_prepared([prepared])
     blocks = results["image_embedding"]
     for name, block in ({"image_embedding": blocks} if "shape" in blocks else blocks).items():

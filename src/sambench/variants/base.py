@@ -259,6 +259,9 @@ class Variant(ABC):
     takes_masks: whether `decode` heeds `Prompts.masks`.
     max_points: most points of one prompt, corners of a box included; None when any number will do.
     takes_background: whether a point outside of the object (label 0) means something to it.
+    encodes_prompts: True where prompts enter before the image encoder (early fusion). `encode` then only prepares the
+        image and `decode` runs the whole network once per prompt, so that its encoding time is next to nothing and its
+        decoding time everything; nothing but the prepared image is shared between the prompts of an image.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
 
     weights_keys: where in each checkpoint file the weights to take are; empty for what fits best.
@@ -274,6 +277,7 @@ class Variant(ABC):
     max_points: int | None = None
     takes_background: bool = True
     weights_keys: Sequence[str] = ()
+    encodes_prompts: bool = False
     decode_chunk: int = 16
 
     def load_files(self, paths: Sequence[Path]) -> None:

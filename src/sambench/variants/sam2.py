@@ -72,7 +72,7 @@ VIDEO_KEYS = [
     r"^obj_ptr_tpos_proj\.",
     r"^spatial_perceiver\.",
 ]
-HEADS = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head))"
+HEADS = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head|hf_mlp))"
 DECODER_RENAMES = [
     (r"^no_mem_embed$", "no_memory_embedding"),
     (r"^sam_prompt_encoder\.", "prompt_encoder."),
@@ -176,13 +176,20 @@ def single_of(candidates: DrawnCandidates) -> torch.Tensor:
 class Sam2Network(nn.Module):
     """Encoder, prompt encoder and mask decoder for `pixel_size`, and the embedding of an absent memory."""
 
-    def __init__(self, vision_encoder: nn.Module, *, pixel_size: int = 1024, patch_size: int = 16) -> None:
+    def __init__(
+        self,
+        vision_encoder: nn.Module,
+        *,
+        pixel_size: int = 1024,
+        patch_size: int = 16,
+        decoder: type[AllTokensDecoder] = AllTokensDecoder,
+    ) -> None:
         super().__init__()
         self.vision_encoder = vision_encoder
         self.prompt_encoder = Sam2PromptEncoder(Sam2PromptEncoderConfig(image_size=pixel_size, patch_size=patch_size))
         decoder_config = Sam2MaskDecoderConfig()
         decoder_config._attn_implementation = "sdpa"
-        self.mask_decoder = AllTokensDecoder(decoder_config)
+        self.mask_decoder = decoder(decoder_config)
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, 256))
 
     def image_positions(self) -> torch.Tensor:
@@ -283,8 +290,8 @@ class Sam3Variant(Sam2Variant):
     std = (0.5, 0.5, 0.5)
 
 
-def build_sam2(runtime: Runtime, size: str) -> Sam2Variant:
-    """SAM 2 or 2.1 with Hiera `tiny`, `small`, `base_plus` or `large` (arXiv 2408.00714)."""
+def hiera_encoder(size: str) -> Sam2VisionModel:
+    """Hiera `tiny`, `small`, `base_plus` or `large` with its neck."""
     blocks, global_blocks, width, heads, windows, background = HIERA[size]
     widths = [width * 2**stage for stage in range(4)]
     hiera = Sam2HieraDetConfig(
@@ -299,7 +306,12 @@ def build_sam2(runtime: Runtime, size: str) -> Sam2Variant:
     )
     encoder = Sam2VisionModel(Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=widths[::-1]))
     encoder.neck.register_module("position_encoding", NoPositions())
-    return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(HIERA_RENAMES))
+    return encoder
+
+
+def build_sam2(runtime: Runtime, size: str) -> Sam2Variant:
+    """SAM 2 or 2.1 with Hiera `tiny`, `small`, `base_plus` or `large` (arXiv 2408.00714)."""
+    return Sam2Variant(Sam2Network(hiera_encoder(size)), runtime, sam2_renamer(HIERA_RENAMES))
 
 
 def build_edge_tam(runtime: Runtime) -> Sam2Variant:
