@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from lvis import LVIS as LvisApi
 from lvis import LVISEval, LVISResults
@@ -19,6 +21,8 @@ from pycocotools.coco import COCO as CocoApi
 from pycocotools.cocoeval import COCOeval
 
 from sambench.evaluate.average_precision import BBOX, COCO, LVIS, SEGM, Evaluator, Rules, Scores
+from sambench.evaluate.judged import judged
+from sambench.evaluate.score import Truth
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -202,6 +206,59 @@ def test_lvis_takes_300_of_an_image_before_it_judges(better: int, expected: floa
     np.testing.assert_array_equal(scores.precision, lvis(document, results, BBOX, tmp_path).precision)
 
 
+def without_unjudged(document: Dataset, results: Results, rules: Rules, class_agnostic: bool) -> Results:
+    annotations = collections.defaultdict(list)
+    for annotation in document["annotations"]:
+        annotations[annotation["image_id"]].append(annotation)
+    truth = Truth({image["id"]: image for image in document["images"]}, annotations, document["categories"], rules)
+    table = pd.DataFrame(results, columns=["image_id", "category_id", "score"])
+    kept = judged(truth, table, class_agnostic=class_agnostic)
+    return [result for result, keep in zip(results, kept, strict=True) if keep]
+
+
+@pytest.mark.parametrize("rules", [COCO, LVIS], ids=["coco", "lvis"])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+@pytest.mark.parametrize("detections", [None, 600])
+def test_boxes_that_are_not_judged_change_nothing(rules: Rules, class_agnostic: bool, detections: int | None) -> None:
+    document, results = adversarial(11, images=3 if detections else 10, detections=detections)
+    kept = without_unjudged(document, results, rules, class_agnostic)
+    if rules is LVIS or detections:
+        assert len(kept) < len(results)
+    for iou_type in (BBOX, SEGM):
+        assert_identical(
+            ours(document, kept, iou_type, rules, class_agnostic),
+            ours(document, results, iou_type, rules, class_agnostic),
+        )
+
+
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
+def test_lvis_itself_does_not_miss_the_boxes_that_are_not_judged(iou_type: str, tmp_path: Path) -> None:
+    document, results = adversarial(12, images=3, detections=400)
+    kept = without_unjudged(document, results, LVIS, False)
+    assert_identical(lvis(document, kept, iou_type, tmp_path), lvis(document, results, iou_type, tmp_path))
+
+
+def test_what_is_judged_by_hand() -> None:
+    """The cap of an image comes before the categories: box 301 has no chance, even if none before it is judged."""
+    image = {"id": 1, "neg_category_ids": [3]}
+    annotations = {1: [{"category_id": 1, "area": 9.0}, {"category_id": 4, "area": 0}]}
+    categories = [{"id": i, "frequency": "f"} for i in range(1, 6)]
+    table = pd.DataFrame({"image_id": 1, "category_id": [1, 2, 3, 4] * 80, "score": [0.5] * 320})
+    table.loc[319, ["category_id", "score"]] = [1, 0.9]
+    kept = judged(Truth({1: image}, annotations, categories, LVIS), table)
+    known = table["category_id"].isin([1, 3]).to_numpy()
+    assert np.array_equal(
+        np.flatnonzero(kept), np.flatnonzero(known & ((np.arange(320) < 299) | (np.arange(320) == 319)))
+    )
+    by_category = judged(Truth({1: image}, annotations, categories, COCO), table)
+    assert by_category.all()
+    assert judged(Truth({1: image}, annotations, categories, COCO), table, class_agnostic=True).all(), "all are tied"
+    table["score"] = np.linspace(0, 1, 320)
+    best = judged(Truth({1: image}, annotations, categories, COCO), table, class_agnostic=True)
+    assert np.array_equal(best, np.arange(320) >= 220)
+    assert judged(Truth({1: image}, {}, categories, COCO), table.iloc[:0]).shape == (0,)
+
+
 @pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 def test_class_agnostic_lvis_is_lvis_with_all_categories_exhaustive(iou_type: str, tmp_path: Path) -> None:
     document, results = adversarial(6)
@@ -239,6 +296,9 @@ def test_real_lvis_annotations(shared: Path, iou_type: str, tmp_path: Path) -> N
                     "segmentation": mask,
                 }
             )
+    kept = without_unjudged(document, results, LVIS, False)
+    assert len(kept) < len(results)
+    assert_identical(ours(document, kept, iou_type, LVIS), ours(document, results, iou_type, LVIS))
     assert_identical(ours(document, results, iou_type, LVIS, shards=3), lvis(document, results, iou_type, tmp_path))
 
 

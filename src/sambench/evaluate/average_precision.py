@@ -20,7 +20,7 @@ What is not in those papers' formulas but in their code, and therefore here:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,7 @@ class Evaluator:
         if len(detections) > limit:
             detections = sorted(detections, key=lambda detection: -detection["score"])[:limit]
         annotations = [annotation for annotation in annotations if annotation["area"] > 0]
-        known = {*image["neg_category_ids"], *(annotation["category_id"] for annotation in annotations)}
+        known = known_categories(image, annotations)
         # Most detections of a detector with 1,203 categories end here.
         detections = [detection for detection in detections if detection["category_id"] in known]
         geometries = [detection[self._geometry] for detection in detections]
@@ -199,6 +199,11 @@ class Evaluator:
             found[f"ap_{name}"] = _mean(best[:, :, frequencies == letter, 0])
         found |= {f"ar_{limit}": _mean(recall[:, :, 0, i]) for i, limit in enumerate(self.rules.limits)}
         return found | {f"ar_{size}": _mean(recall[:, :, _AREAS.index(size), -1]) for size in _SIZES}
+
+
+def known_categories(image: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The categories that LVIS judges in an image: those annotated with some area, and those known to be absent."""
+    return {*image["neg_category_ids"], *(each["category_id"] for each in annotations if each["area"] > 0)}
 
 
 def _mean(values: np.ndarray) -> float:

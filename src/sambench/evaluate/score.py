@@ -20,7 +20,16 @@ from rlemasklib import RLEMask
 
 from sambench.datasets import checks
 from sambench.errors import InputError
-from sambench.evaluate.average_precision import BBOX, COCO, FREQUENCIES, LVIS, SEGM, Evaluator, Rules
+from sambench.evaluate.average_precision import (
+    BBOX,
+    COCO,
+    FREQUENCIES,
+    LVIS,
+    SEGM,
+    Evaluator,
+    Rules,
+    known_categories,
+)
 
 IOU_TYPES = (SEGM, BBOX)
 
@@ -42,6 +51,10 @@ class Truth:
     annotations: dict[int, list[dict[str, Any]]]
     categories: list[dict[str, Any]]
     rules: Rules
+
+    def known_categories(self, image_id: int) -> set[int]:
+        """The categories that LVIS judges in an image: those annotated there and those known to be absent."""
+        return known_categories(self.images[image_id], self.annotations.get(image_id, ()))
 
 
 def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False) -> dict[str, Any]:
