@@ -32,7 +32,7 @@ CHECKS = {
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
     ("boxes", ("state_dict", "boxes_input")),
-    ("fastsam", ("state_dict", "results")),
+    ("fastsam", ("state_dict", "input", "results")),  # not of a volume, which no kind here is for
     ("fastsam_prompt", ("masks", "cases")),
     ("clicker", ("records", "tiny_cases")),
     ("generator", ("generator", "runs")),
