@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sambench.errors import InputError
-from sambench.parity.models import CARD_NAMES
+from sambench.parity.models import CARD_NAMES, load_cards
 from sambench.variants.base import Runtime
 from sambench.variants.loading import looks_like, read_checkpoint
 from sambench.variants.neural import NeuralVariant
@@ -198,12 +198,13 @@ def test_file_of_another_variant_is_recognized() -> None:
 
 
 def test_layouts_of_all_fixtures_are_recognized(shared: Path) -> None:
-    seen = 0
+    seen, cards = 0, load_cards()
     for path in sorted((shared / "parity").glob("*.json")):
         fixture = json.loads(path.read_text())
-        if "state_dict" in fixture:
+        name = CARD_NAMES.get(fixture.get("model"), fixture.get("model"))
+        # There are fixtures of detectors too, and of what has a card without a builder.
+        if "state_dict" in fixture and name in cards and cards[name].builder:
             state = {key: torch.empty(shape, device="meta") for key, shape, *_ in fixture["state_dict"]}
-            name = fixture["model"]
-            assert CARD_NAMES.get(name, name) in looks_like(state), path.name
+            assert name in looks_like(state), path.name
             seen += 1
     assert seen

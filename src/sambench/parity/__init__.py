@@ -33,7 +33,7 @@ CHECKS = {
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
     ("boxes", ("state_dict", "boxes_input")),
-    ("fastsam", ("state_dict", "results")),
+    ("fastsam", ("state_dict", "input", "results")),  # not of a volume, which no kind here is for
     ("fastsam_prompt", ("masks", "cases")),
     ("fastsam_sizes", ("sides", "instances")),
     ("clicker", ("records", "tiny_cases")),
