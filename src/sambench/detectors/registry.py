@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sambench.status import NO_BOXES, NOT_AVAILABLE, OK
+from sambench.errors import InputError
+from sambench.status import NO_BOXES, NO_WEIGHTS, NOT_AVAILABLE, OK
 from sambench.variants.registry import Card
 
 if TYPE_CHECKING:
@@ -104,12 +105,23 @@ def selected_detectors(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for group in groups for name in group if name in config["detectors"]))
 
 
-def build(card: Detector, runtime: Runtime, folders: Iterable[Path]) -> BoxDetector:
-    """Build a detector whose state is `ok`, with its weights, ready to run."""
+def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_weights: bool = False) -> BoxDetector:
+    """Build a detector ready to run, with the weights of its files.
+
+    random_weights: random ones instead, for cost and for the graph; such boxes must be marked and never scored.
+
+    Raises InputError when there is no network, a package or file is missing, or a network without files is not known.
+    """
+    folders = list(folders)
+    state = card.availability(folders)
+    if state != OK and not (state == NO_WEIGHTS and random_weights):
+        remedy = card.explain(folders) or "name a file of results under `published`"
+        raise InputError(card.name, expected="a detector that can run", found=state, remedy=remedy)
     module, _, function = card.builder.partition(":")
     detector: BoxDetector = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
     detector.name = card.name
-    paths = card.weights(folders)
-    assert paths is not None, "a missing checkpoint is a status, asked for before"
-    detector.load_files(paths)
+    if random_weights:
+        detector.start_random()
+    else:
+        detector.load_files(card.weights(folders) or [])
     return detector

@@ -27,7 +27,10 @@ CHECKS = {
     "fastsam": "sambench.parity.fastsam:check",
     "fastsam_prompt": "sambench.parity.fastsam:check",
     "generator": "sambench.parity.generators:check",
+    "hdetr": "sambench.parity.hdetr:check",
 }
+# Detectors, whose fixtures say `family/name` under `model`.
+DETECTORS = ("hdetr",)
 # The fields by which a kind is known, the first that has them all; they say it, not the file's name.
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
@@ -41,6 +44,9 @@ FIELDS = (
 
 def kind(fixture: dict[str, Any]) -> str | None:
     """The key of CHECKS that a fixture belongs to, None for an unknown one."""
+    family, slash, _ = str(fixture.get("model", "")).partition("/")
+    if slash and family in DETECTORS:
+        return family
     return next((name for name, fields in FIELDS if all(field in fixture for field in fields)), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -90,7 +91,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about odd pickles; what is wrong with one is said below
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                # Training scripts save their options beside the weights; a Namespace holds values and runs nothing.
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the readers stumble over
         raise _refusal(path, error) from error
     return unwrap(state, path)
