@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sambench.detectors.rcnn import Keep, Stage, best_boxes, clip, not_empty, to_original
 from sambench.parity.fixtures import Row, block_row, same
 
 PREPROCESS, MAPS, HEADS = 1e-6, 2e-5, 5e-5  # of the largest value, as the fixtures' README recommends
@@ -61,13 +62,7 @@ def closed_form_boxes(count: int, height: int, width: int) -> torch.Tensor:
     w, h = np.where(on_a_level, side, w), np.where(on_a_level, side, h)
     x, y = np.where(on_a_level, width / 2, x), np.where(on_a_level, height / 2, y)
     boxes = torch.from_numpy(np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)).float()
-    return clip_like(boxes, height, width)
-
-
-def clip_like(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(N, 4) boxes cut at the image's edges."""
-    limits = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limits)
+    return clip(boxes, (height, width))
 
 
 def sorted_labels_row(stage: str, what: str, found: Sequence[int], expected: Sequence[int]) -> Row:
@@ -75,3 +70,48 @@ def sorted_labels_row(stage: str, what: str, found: Sequence[int], expected: Seq
     size = 1 + max([*found, *expected], default=0)
     counts = [np.bincount(np.asarray(labels, np.int64), minlength=size) for labels in (found, expected)]
     return Row(stage, what, float(np.abs(counts[0] - counts[1]).sum()) / 2 / max(1, len(expected)), UNMATCHED)
+
+
+def stage_rows(record: Mapping[str, Any], stages: Sequence[Stage], scores: torch.Tensor) -> list[Row]:
+    """What the heads of a two-stage detector make of the boxes of a closed form, row by row."""
+    rows = [same("box heads", "stages", len(stages), len(record["stages"]))]
+    for i, (stage, blocks) in enumerate(zip(stages, record["stages"], strict=False)):
+        for name, found in (
+            ("pooled", stage.pooled),
+            ("head", stage.features),
+            ("cls_logits", stage.logits),
+            ("deltas", stage.deltas),
+            ("boxes", stage.boxes),
+        ):
+            rows.append(block_row("box heads", f"{name} {i}", blocks[name], found, HEADS))
+    rows.append(score_row("box heads", "scores", record["scores"], scores))
+    return rows
+
+
+def final_rows(
+    stage: str,
+    record: Mapping[str, Any],
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    size: tuple[int, int],
+    original: tuple[int, int],
+) -> list[Row]:
+    """What is kept of boxes and scores (N, K + 1) of one image of `size` in the network, against an official list."""
+    given, expected = record["thresholds"], record["detections"]
+    keep = Keep(given["score"], given["nms"], given["topk"])
+    candidates = int((scores[:, :-1] > keep.score).sum())
+    official = record["candidates_over_threshold"]
+    rows = [Row(stage, "candidates, relative", abs(candidates - official) / max(1, official), UNMATCHED)]
+    found, values, labels = best_boxes(boxes, scores, size, keep)
+    moved = to_original(found, size, original)
+    good = not_empty(moved)
+    for name, mine, chosen, count in (
+        ("boxes_network", found, torch.ones_like(good), expected["n"]),
+        ("boxes_original", moved, good, expected["n_original"]),
+    ):
+        rows.append(Row(stage, f"{name} count", abs(int(chosen.sum()) - count) / max(1, count), UNMATCHED))
+        if expected.get(name):
+            listed = len(expected[name])
+            lists = {"boxes": expected[name], **{key: expected[key][:listed] for key in ("scores", "classes")}}
+            rows += list_rows(stage, name, lists, mine[chosen], values[chosen], labels[chosen])
+    return rows

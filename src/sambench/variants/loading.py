@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
     Raises InputError when the file cannot be read as weights. Code in a pickle is never run.
     """
-    _check_bytes(path)
+    check_bytes(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -136,7 +136,7 @@ def _describe(state: Any) -> str:
     return f"a mapping with {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
 
 
-def _check_bytes(path: Path) -> None:
+def check_bytes(path: Path) -> None:
     """Refuse what the first bytes, the length or the table of contents give away."""
 
     def refuse(found: str, remedy: str = GET_IT_AGAIN) -> InputError:

@@ -42,11 +42,18 @@ def renamer(
 
 
 def load_strictly(
-    module: nn.Module, ours: Mapping[str, Any], official: Mapping[str, Any], source: str, name: str
+    module: nn.Module,
+    ours: Mapping[str, Any],
+    official: Mapping[str, Any],
+    source: str,
+    name: str,
+    *,
+    assign: bool = False,
 ) -> None:
     """Load a state dict that must fit to the last key.
 
     ours: with the keys of `module`; official: as it was in the file `source`; name: of the card that the file is for.
+    assign: take the tensors themselves instead of copying them, for a module without storage (on the device `meta`).
 
     Raises InputError naming the variant that the file seems to belong to, or else every missing, unexpected and
     misshapen key.
@@ -73,7 +80,7 @@ def load_strictly(
             found=found,
             remedy="check that the file belongs to this variant",
         )
-    module.load_state_dict(ours, strict=True)
+    module.load_state_dict(ours, strict=True, assign=assign)
 
 
 class NeuralVariant(Variant):
