@@ -94,6 +94,42 @@ class Detector(Card):
         return {name: getattr(self, name) for name in FIELDS if getattr(self, name) not in (None, "", (), {})}
 
 
+@dataclass(frozen=True)
+class Overview:
+    """One line of a list of detectors.
+
+    licence: of the code and of the weights. params_m: millions, None where nobody counted. status: `ok` or what is
+    missing here; reason: how to get it, empty for `ok`.
+    """
+
+    name: str
+    family: str
+    licence: str
+    params_m: float | None
+    status: str
+    reason: str
+
+
+def overview(cards: Mapping[str, Detector], folders: Iterable[Path]) -> list[Overview]:
+    """Every detector with what is missing here, in the order of the cards.
+
+    Of a detector that is only known by published boxes the first missing file is told; one that runs is judged by its
+    code and weights, whatever boxes are published too.
+    """
+    folders = list(folders)
+    lines = []
+    for card in cards.values():
+        status, reason = card.availability(folders), card.explain(folders)
+        if not card.builder and card.published:
+            states = {dataset: card.state(dataset, folders) for dataset in card.published}
+            missing = next((dataset for dataset, state in states.items() if state != OK), None)
+            status = OK if missing is None else states[missing]
+            reason = "" if missing is None else card.remedy(missing, folders)
+        licence = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
+        lines.append(Overview(card.name, card.family, licence, card.params_m, status, reason))
+    return lines
+
+
 def read_detectors(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Detector]:
     """The cards of the config's registry `detectors`."""
     return {name: Detector(name=name, **entry) for name, entry in entries.items()}
