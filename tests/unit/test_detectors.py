@@ -393,7 +393,9 @@ def test_prose_of_a_card_decides_nothing(cards: dict[str, Detector]) -> None:
 
 def test_what_the_detectors_of_a_study_need(cards: dict[str, Detector]) -> None:
     config = read_registries()
-    config["prompt_groups"] = {"found": ["vitdet_h", "rtdetr_r50vd", "detic"]}
+    # Boxes of one's own, which nobody serves.
+    config["detectors"]["mine"] = {"family": "mine", "published": {"coco_val2017": "data/boxes/mine.json"}}
+    config["prompt_groups"] = {"found": ["vitdet_h", "rtdetr_r50vd", "mine"]}
     config["study"] = {**config["study"], "datasets": ["coco_val2017"], "prompt_groups": ["found"]}
     names, checkpoints = selected(read_study(config))
     assert names == ["coco_annotations", "coco_val2017_images", "coco_vitdet_h"]

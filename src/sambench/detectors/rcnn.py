@@ -19,6 +19,8 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 from torchvision.ops import batched_nms, roi_align
 
+from sambench.detectors.base import Detections
+
 SCALE_CLAMP = math.log(1000 / 16)
 CASCADE_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 POOLED = 7  # cells of a box along each side
@@ -46,6 +48,15 @@ class Stage:
     logits: torch.Tensor
     deltas: torch.Tensor
     boxes: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The padded input (1, 3, h, w) float32, the (height, width) of the image in it and of the original."""
+
+    pixels: torch.Tensor
+    size: tuple[int, int]
+    original_size: tuple[int, int]
 
 
 class NormedConv(nn.Conv2d):
@@ -154,3 +165,13 @@ def to_original(boxes: torch.Tensor, size: tuple[int, int], original: tuple[int,
     """Boxes of the network's input (without padding) -> pixels of the original image, cut at its edges."""
     x, y = original[1] / size[1], original[0] / size[0]
     return clip(boxes * boxes.new_tensor([x, y, x, y]), original)
+
+
+def detections(boxes: torch.Tensor, scores: torch.Tensor, image: Prepared, keep: Keep) -> Detections:
+    """What is kept of boxes and scores, as `best_boxes` takes them, in pixels of the original image."""
+    found, values, labels = best_boxes(boxes, scores, image.size, keep)
+    found = to_original(found, image.size, image.original_size)
+    good = not_empty(found)
+    return Detections(
+        found[good].double().cpu().numpy(), values[good].double().cpu().numpy(), labels[good].cpu().numpy()
+    )

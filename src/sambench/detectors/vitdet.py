@@ -29,15 +29,14 @@ from sambench.detectors.rcnn import (
     POOLED,
     Keep,
     NormedConv,
+    Prepared,
     Stage,
     anchors,
-    best_boxes,
     clip,
     decode,
-    not_empty,
+    detections,
     pool,
     propose,
-    to_original,
 )
 from sambench.errors import InputError
 from sambench.variants.arrays import read_arrays
@@ -76,15 +75,6 @@ SIZES = {
     "l": Size(1024, 24, 16, (5, 11, 17, 23)),
     "h": Size(1280, 32, 16, (7, 15, 23, 31)),
 }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The padded input (1, 3, s, s) float32, the (height, width) of the image in it and of the original."""
-
-    pixels: torch.Tensor
-    size: tuple[int, int]
-    original_size: tuple[int, int]
 
 
 class PlainTransformer(nn.Module):
@@ -286,12 +276,7 @@ class VitDetDetector(BoxDetector):
     def classify(self, maps: Sequence[torch.Tensor], boxes: torch.Tensor, image: Prepared) -> Detections:
         """The objects in proposed boxes (M, 4)."""
         stages = self.module.stages(maps, boxes, image.size)
-        found, scores, labels = best_boxes(stages[-1].boxes, self.module.scores(stages), image.size, self.keep)
-        found = to_original(found, image.size, image.original_size)
-        good = not_empty(found)
-        return Detections(
-            found[good].double().cpu().numpy(), scores[good].double().cpu().numpy(), labels[good].cpu().numpy()
-        )
+        return detections(stages[-1].boxes, self.module.scores(stages), image, self.keep)
 
 
 def build_vitdet(

@@ -27,11 +27,12 @@ CHECKS = {
     "fastsam": "sambench.parity.fastsam:check",
     "fastsam_prompt": "sambench.parity.fastsam:check",
     "generator": "sambench.parity.generators:check",
+    "detic": "sambench.parity.detic:check",
     "hdetr": "sambench.parity.hdetr:check",
     "vitdet": "sambench.parity.vitdet:check",
 }
 # Detectors, whose fixtures say `family/name` under `model`.
-DETECTORS = ("hdetr", "vitdet")
+DETECTORS = ("detic", "hdetr", "vitdet")
 # The fields by which a kind is known, the first that has them all; they say it, not the file's name.
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
