@@ -204,6 +204,8 @@ def test_layouts_of_all_fixtures_are_recognised(shared: Path) -> None:
         if "state_dict" in fixture:
             state = {key: torch.empty(shape, device="meta") for key, shape, *_ in fixture["state_dict"]}
             name = fixture["model"]
+            if "/" in name:
+                continue  # a detector, whose file no variant could be mistaken for
             assert CARD_NAMES.get(name, name) in looks_like(state), path.name
             seen += 1
     assert seen
