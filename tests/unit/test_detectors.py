@@ -24,7 +24,7 @@ from sambench.detectors import boxes as module
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.boxes import Limits, find_boxes, import_boxes
 from sambench.detectors.classes import UNKNOWN, Category, category_ids, read_categories
-from sambench.detectors.registry import Detector, build, read_detectors
+from sambench.detectors.registry import Detector, build, overview, read_detectors
 from sambench.downloads.catalogue import find, read_table, selected
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
@@ -310,7 +310,7 @@ def test_every_card_has_boxes_to_offer(cards: dict[str, Detector]) -> None:
         assert bool(card.builder) != bool(card.published), card.name
         assert bool(card.checkpoints) == bool(card.builder), card.name
         for checkpoint in card.checkpoints:
-            assert not checkpoint["file"].endswith((".bin", ".pth")), card.name
+            assert not checkpoint["file"].endswith(".bin"), card.name
 
 
 def test_states_and_remedies(cards: dict[str, Detector], tmp_path: Path) -> None:
@@ -330,6 +330,41 @@ def test_states_and_remedies(cards: dict[str, Detector], tmp_path: Path) -> None
     assert "detectors.vitdet_h.published.other" in published.remedy("other", [])
     (tmp_path / "mine.json").touch()
     assert published.state("mine", []) == "ok"
+
+
+def test_the_list_says_what_is_missing(cards: dict[str, Detector], tmp_path: Path) -> None:
+    lines = {line.name: line for line in overview(cards, [tmp_path])}
+    assert list(lines) == list(cards)
+    assert all((line.status == "ok") == (line.reason == "") for line in lines.values())
+    own = lines["vitdet_cascade_h"]
+    assert (own.family, own.licence, own.status) == ("ViTDet", "Apache-2.0 / Apache-2.0", "no weights")
+    assert own.reason.startswith(f"put model_final_f05665.pkl into {tmp_path}") and own.params_m == 688.825
+    boxes = tmp_path / "mine.json"
+    mine = {"mine": Detector(name="mine", family="mine", published={"a": str(boxes), "b": str(boxes)})}
+    (line,) = overview(mine, [])
+    assert line.status == "no boxes" and str(boxes) in line.reason
+    boxes.touch()
+    assert overview(mine, [])[0].status == "ok"
+
+
+def test_random_weights_need_a_network_that_no_file_describes(cards: dict[str, Detector], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a network that can be built without files"):
+        build(cards["rtdetr_r50vd"], Runtime(device="cpu"), [tmp_path], random_weights=True)
+    with pytest.raises(InputError, match="expected a detector that can run, found"):
+        build(cards["yolov8s"], Runtime(device="cpu"), [tmp_path])
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
+def test_successors_of_yolov8_find_boxes(cards: dict[str, Detector], tmp_path: Path, name: str) -> None:
+    pytest.importorskip("ultralytics")
+    card = replace(cards[name], arguments={**cards[name].arguments, "size": 160, "limit": 40})
+    detector = build(card, Runtime(device="cpu"), [tmp_path], random_weights=True)
+    image = np.random.default_rng(0).integers(0, 255, (80, 160, 3), dtype=np.uint8)
+    found, again = detector.detect([detector.prepare(image)] * 2)
+    assert len(found.scores) == 40 and len(detector.choose_classes([])) == 80
+    assert np.array_equal(found.scores, again.scores) and np.isfinite(found.boxes).all()
+    # One box an object without suppression: only the head that was trained for it gives boxes ready to use.
+    assert detector.module.end2end is (name == "yolo26n")
 
 
 def test_a_published_file_comes_before_the_network(cards: dict[str, Detector], tmp_path: Path) -> None:
@@ -358,7 +393,9 @@ def test_prose_of_a_card_decides_nothing(cards: dict[str, Detector]) -> None:
 
 def test_what_the_detectors_of_a_study_need(cards: dict[str, Detector]) -> None:
     config = read_registries()
-    config["prompt_groups"] = {"found": ["vitdet_h", "rtdetr_r50vd", "detic"]}
+    # Boxes of one's own, which nobody serves.
+    config["detectors"]["mine"] = {"family": "mine", "published": {"coco_val2017": "data/boxes/mine.json"}}
+    config["prompt_groups"] = {"found": ["vitdet_h", "rtdetr_r50vd", "mine"]}
     config["study"] = {**config["study"], "datasets": ["coco_val2017"], "prompt_groups": ["found"]}
     names, checkpoints = selected(read_study(config))
     assert names == ["coco_annotations", "coco_val2017_images", "coco_vitdet_h"]

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sambench.errors import InputError
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -38,6 +40,15 @@ class BoxDetector(ABC):
 
         Raises InputError for a file that does not belong to the detector.
         """
+
+    def start_random(self) -> None:
+        """Take the network as it was built, with random weights, and move it to the device.
+
+        It shows that the whole graph runs, how long it takes and how much memory; its boxes mean nothing. Raises
+        InputError for a detector whose network is only known from its files.
+        """
+        remedy = "download its files"
+        raise InputError(self.name, expected="a network that can be built without files", found="none", remedy=remedy)
 
     @abstractmethod
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:

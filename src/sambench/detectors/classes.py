@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,32 @@ SYNONYMS = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
+
+
+NO_NAME = "N/A"  # a position that stands for nothing; no category has this name
+
+
+def coco_names() -> list[str]:
+    """The 80 names of COCO in the order of their ids."""
+    return [line.partition(" ")[2] for line in _lines("coco.txt")]
+
+
+def coco_names_by_id() -> list[str]:
+    """The name of each id 0..90 of COCO, NO_NAME for the ids that were never given."""
+    names = [NO_NAME] * 91
+    for line in _lines("coco.txt"):
+        number, _, name = line.partition(" ")
+        names[int(number)] = name
+    return names
+
+
+def lvis_names() -> list[str]:
+    """The 1,203 names of LVIS v1 in the order of their ids, 1 to 1203."""
+    return _lines("lvis_v1.txt")
+
+
+def _lines(file: str) -> list[str]:
+    return files("sambench.detectors").joinpath("names", file).read_text(encoding="utf-8").splitlines()
 
 
 class Category(NamedTuple):

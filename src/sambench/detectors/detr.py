@@ -100,18 +100,23 @@ class HubDetector(BoxDetector):
         return torch.cat([each.pixels for each in prepared]).to(self.device)
 
     def best(self, scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> Detections:
-        """The best pairs of query and class of one image.
+        """The best `limit` pairs of one image, see `best_pairs`."""
+        return best_pairs(scores, boxes, size, self.limit)
 
-        scores: (Q, C) of each class; boxes: (Q, 4) centre x, centre y, width, height as fractions of the image, whose
-        `size` is (height, width). A query may stand for several classes.
-        """
-        classes = scores.shape[1]
-        values, index = scores.flatten().topk(min(self.limit, scores.numel()))
-        centre, extent = boxes[index // classes].double().split(2, dim=1)
-        height, width = size
-        corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
-        corners *= corners.new_tensor([width, height, width, height])
-        return Detections(corners.cpu().numpy(), values.double().cpu().numpy(), (index % classes).cpu().numpy())
+
+def best_pairs(scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int], limit: int) -> Detections:
+    """The best `limit` pairs of query and class of one image, best first.
+
+    scores: (Q, C) of each class; boxes: (Q, 4) centre x, centre y, width, height as fractions of the image, whose
+    `size` is (height, width). A query may stand for several classes.
+    """
+    classes = scores.shape[1]
+    values, index = scores.flatten().topk(min(limit, scores.numel()))
+    centre, extent = boxes[index // classes].double().split(2, dim=1)
+    height, width = size
+    corners = torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+    corners *= corners.new_tensor([width, height, width, height])
+    return Detections(corners.cpu().numpy(), values.double().cpu().numpy(), (index % classes).cpu().numpy())
 
 
 @contextmanager

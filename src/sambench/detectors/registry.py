@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sambench.status import NO_BOXES, NOT_AVAILABLE, OK
+from sambench.errors import InputError
+from sambench.status import NO_BOXES, NO_WEIGHTS, NOT_AVAILABLE, OK
 from sambench.variants.cards import Card
 from sambench.variants.registry import load
 
@@ -94,6 +95,42 @@ class Detector(Card):
         return {name: getattr(self, name) for name in FIELDS if getattr(self, name) not in (None, "", (), {})}
 
 
+@dataclass(frozen=True)
+class Overview:
+    """One line of a list of detectors.
+
+    licence: of the code and of the weights. params_m: millions, None where nobody counted. status: `ok` or what is
+    missing here; reason: how to get it, empty for `ok`.
+    """
+
+    name: str
+    family: str
+    licence: str
+    params_m: float | None
+    status: str
+    reason: str
+
+
+def overview(cards: Mapping[str, Detector], folders: Iterable[Path]) -> list[Overview]:
+    """Every detector with what is missing here, in the order of the cards.
+
+    Of a detector that is only known by published boxes the first missing file is told; one that runs is judged by its
+    code and weights, whatever boxes are published too.
+    """
+    folders = list(folders)
+    lines = []
+    for card in cards.values():
+        status, reason = card.availability(folders), card.explain(folders)
+        if not card.builder and card.published:
+            states = {dataset: card.state(dataset, folders) for dataset in card.published}
+            missing = next((dataset for dataset, state in states.items() if state != OK), None)
+            status = OK if missing is None else states[missing]
+            reason = "" if missing is None else card.remedy(missing, folders)
+        licence = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
+        lines.append(Overview(card.name, card.family, licence, card.params_m, status, reason))
+    return lines
+
+
 def read_detectors(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Detector]:
     """The cards of the config's registry `detectors`."""
     return {name: Detector(name=name, **entry) for name, entry in entries.items()}
@@ -105,12 +142,24 @@ def selected_detectors(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for group in groups for name in group if name in config["detectors"]))
 
 
-def build(card: Detector, runtime: Runtime, folders: Iterable[Path]) -> BoxDetector:
-    """Build a detector whose state is `ok`, with its weights. Raises BadWeights for files that are not its own."""
+def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_weights: bool = False) -> BoxDetector:
+    """Build a detector ready to run, with the weights of its files.
+
+    random_weights: random ones instead, for cost and for the graph; such boxes must be marked and never scored.
+
+    Raises BadWeights for files that are not its own, InputError when there is no network, a package or file is missing,
+    or a network without files is not known.
+    """
+    folders = list(folders)
+    state = card.availability(folders)
+    if state != OK and not (state == NO_WEIGHTS and random_weights):
+        remedy = card.explain(folders) or "name a file of results under `published`"
+        raise InputError(card.name, expected="a detector that can run", found=state, remedy=remedy)
     module, _, function = card.builder.partition(":")
     detector: BoxDetector = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
     detector.name = card.name
-    paths = card.weights(folders)
-    assert paths is not None, "a missing checkpoint is a status, asked for before"
-    load(detector, paths)
+    if random_weights:
+        detector.start_random()
+    else:
+        load(detector, card.weights(folders) or [])
     return detector

@@ -1,4 +1,6 @@
-"""YOLOv8 as a detector: the network, letterbox and suppression of the package `ultralytics` (AGPL-3.0, an extra).
+"""YOLOv8, YOLO11 and YOLO26 as detectors, by the package `ultralytics` (AGPL-3.0, an extra).
+
+Network, letterbox and suppression are its own.
 
 The package itself is imported by sambench.variants.yolo alone, and there only when a network is built.
 """
@@ -15,6 +17,8 @@ import numpy as np
 import torch
 
 from sambench.detectors.base import BoxDetector, Detections
+from sambench.detectors.classes import coco_names
+from sambench.detectors.random_weights import randomize
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
 from sambench.variants.loading import is_safetensors, read_checkpoint
@@ -23,19 +27,32 @@ from sambench.variants.yolo import Prepared, read_pickled_model, ultralytics
 
 
 class YoloDetector(BoxDetector):
-    """YOLOv8, with or without a mask head.
+    """YOLOv8 or one of its successors, with or without a mask head.
 
     size: the longer side of the network's input; the image keeps its shape and is padded with grey to multiples of 32.
     confidence, overlap, limit: threshold of the score and of the suppression's box IoU, most boxes of an image. A box
         may stand for several classes, as in the validation of ultralytics.
+    end_to_end: take the head that gives each object one box (YOLO26), without suppression.
     """
 
     def __init__(
-        self, runtime: Runtime, config: str, classes: int, size: int, confidence: float, overlap: float, limit: int
+        self,
+        runtime: Runtime,
+        config: str,
+        classes: int,
+        size: int,
+        confidence: float,
+        overlap: float,
+        limit: int,
+        end_to_end: bool = False,
     ) -> None:
         self.library = ultralytics()
         network = self.library.SegmentationModel if config.endswith("-seg.yaml") else self.library.DetectionModel
         self.module: Any = network(config, nc=classes, verbose=False).eval().requires_grad_(False)
+        self.end_to_end = end_to_end
+        if end_to_end:
+            self.module.end2end = True
+            self.module.model[-1].max_det = limit
         self.device = runtime.torch_device()
         self.classes, self.confidence, self.overlap, self.limit = classes, confidence, overlap, limit
         self.letterbox = self.library.LetterBox(size, auto=True, stride=32)
@@ -53,6 +70,14 @@ class YoloDetector(BoxDetector):
             found = f"{len(names)} names"
             raise InputError(path, "names", expected=f"{self.classes} classes, as the card has it", found=found)
         load_strictly(self.module, dict, state, str(path), self.name)
+        self.names = names
+        self.module.eval().to(self.device)
+
+    def start_random(self) -> None:
+        names = coco_names()
+        if len(names) != self.classes:
+            raise InputError(self.name, "arguments", expected="the 80 classes of COCO", found=f"{self.classes} classes")
+        randomize(self.module, loud=(".2.weight",))
         self.names = names
         self.module.eval().to(self.device)
 
@@ -76,6 +101,7 @@ class YoloDetector(BoxDetector):
             multi_label=True,
             max_det=self.limit,
             nc=self.classes,
+            end2end=self.end_to_end,
             max_time_img=math.inf,  # by default it gives up on a slow machine and leaves images without boxes
         )
         found = []
@@ -99,6 +125,6 @@ def _names(path: Path) -> list[str]:
 
 
 def build_yolo(runtime: Runtime, **arguments: Any) -> YoloDetector:
-    """YOLOv8 as trained on COCO, with the thresholds of ultralytics' validation."""
+    """YOLOv8, YOLO11 or YOLO26 as trained on COCO, with the thresholds of ultralytics' validation."""
     defaults = {"classes": 80, "size": 640, "confidence": 0.001, "overlap": 0.7, "limit": 300}
     return YoloDetector(runtime, **{**defaults, **arguments})

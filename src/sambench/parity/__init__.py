@@ -28,7 +28,12 @@ CHECKS = {
     "fastsam_prompt": "sambench.parity.fastsam:check",
     "fastsam_sizes": "sambench.parity.fastsam:check_sizes",
     "generator": "sambench.parity.generators:check",
+    "detic": "sambench.parity.detic:check",
+    "hdetr": "sambench.parity.hdetr:check",
+    "vitdet": "sambench.parity.vitdet:check",
 }
+# Detectors, whose fixtures say `family/name` under `model`.
+DETECTORS = ("detic", "hdetr", "vitdet")
 # The fields by which a kind is known, the first that has them all; they say it, not the file's name.
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
@@ -43,6 +48,9 @@ FIELDS = (
 
 def kind(fixture: dict[str, Any]) -> str | None:
     """The key of CHECKS that a fixture belongs to, None for an unknown one."""
+    family, slash, _ = str(fixture.get("model", "")).partition("/")
+    if slash and family in DETECTORS:
+        return family
     return next((name for name, fields in FIELDS if all(field in fixture for field in fields)), None)
 
 

@@ -110,7 +110,7 @@ def read_weights(path: Path, fits: Callable[[State], bool] | None = None, key: s
 
 def read_content(path: Path) -> Any:
     """What a checkpoint file holds, numbers, texts, arrays and tensors in mappings and lists. Raises InputError."""
-    _check_bytes(path)
+    check_bytes(path)
     try:
         if is_safetensors(path):
             from safetensors.torch import load_file
@@ -191,7 +191,7 @@ def _describe(state: Any) -> str:
     return f"a mapping with {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
 
 
-def _check_bytes(path: Path) -> None:
+def check_bytes(path: Path) -> None:
     """Refuse what the first bytes, the length or the table of contents give away."""
 
     def refuse(found: str, remedy: str = GET_IT_AGAIN) -> InputError:

@@ -30,11 +30,14 @@ POSITIONS = "image_encoder.pos_embed"
 VIT_WIDTHS = {768: "sam_vit_b", 1024: "sam_vit_l", 1280: "sam_vit_h"}
 
 
-def load_strictly(module: nn.Module, rename: Rename, official: Mapping[str, Any], source: str, name: str) -> None:
+def load_strictly(
+    module: nn.Module, rename: Rename, official: Mapping[str, Any], source: str, name: str, *, assign: bool = False
+) -> None:
     """Load a state dict that must fit to the last key.
 
     rename: official names -> those of `module`, less what is not needed. official: as it was in the file `source`.
-    name: of the card that the file is for.
+    name: of the card that the file is for. assign: take the tensors themselves instead of copying them, for a module
+    without storage (on the device `meta`).
 
     The layout is told by the official names before any is dropped, so that a variant whose needed part is the same
     is not taken for this one. Raises BadWeights naming the variant that the file seems to belong to, or what else it
@@ -66,7 +69,7 @@ def load_strictly(module: nn.Module, rename: Rename, official: Mapping[str, Any]
                 break
         raise error
     refuse_infinite(ours, source, OfficialNames(official, rename))
-    module.load_state_dict(ours, strict=True)
+    module.load_state_dict(ours, strict=True, assign=assign)
 
 
 def refuse_infinite(state: Mapping[str, torch.Tensor], source: str, told: Callable[[str], str | None] = str) -> None:
