@@ -1,4 +1,4 @@
-"""How far the masks of a runtime are from those of eager float32: the figure that a faster runtime must show beside it.
+"""How far the masks of a runtime are from those of eager float32 with the official decoder: what faster runtimes change.
 
 It needs no ground truth, so random weights serve too: it tells runtimes apart, not variants. Both runs
 see the same images and boxes, and the mask compared is that of the token that eager float32 chooses, so that two tokens
@@ -21,7 +21,7 @@ from sambench.measure.latency import relative_boxes
 from sambench.measure.session import Measured, MeasuringJob, as_table, build_seeded, load_images, observe
 from sambench.progress import track
 from sambench.status import OK
-from sambench.variants.base import Prompts, Runtime, Variant
+from sambench.variants.base import OFFICIAL, Prompts, Runtime, Variant
 
 RECORD = records.AGREEMENT
 
@@ -89,7 +89,8 @@ def run(job: MeasuringJob) -> Measured:
     def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
         images, _ = job.annotated()
         loaded, boxes = load_images(images), relative_boxes(job.settings["boxes"])
-        plain = build_seeded(job.card, Runtime(device=job.runtime.device, threads=job.runtime.threads), job.folders)
+        published = Runtime(device=job.runtime.device, threads=job.runtime.threads, decoder=OFFICIAL)
+        plain = build_seeded(job.card, published, job.folders)
         reference = answers(plain, loaded, boxes)
         del plain
         gc.collect()

@@ -82,13 +82,13 @@ def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measu
 
     Without a checkpoint weights are random: times and memory do not depend on them. Gives rows with the columns of
     `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of their file:
-    weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `others` (cores that
-    other processes kept busy), `busy`, and what the measurement adds.
+    weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `decoder` (fast,
+    official or none), `others` (cores that other processes kept busy), `busy`, and what the measurement adds.
     """
     card, runtime, folders = job.card, job.runtime, list(job.folders)
     state = card.availability(folders, runtime)
     device = torch.device("cpu") if state == NO_DEVICE else runtime.torch_device()
-    facts: dict[str, Any] = {"weights": "none"}
+    facts: dict[str, Any] = {"weights": "none", "decoder": runtime.decoder if card.checkpoints else "none"}
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
     if state not in (OK, NO_WEIGHTS):

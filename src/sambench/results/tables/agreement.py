@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Mean and lowest IoU, same_token, and area (of the image that a mask covers) in per cent.
 SCHEMA = pa.schema(
     [
-        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights", "decoder")],
         *[pa.field(n, pa.float64()) for n in ("miou", "miou_low", "miou_high", "lowest", "same_token", "area")],
         *[pa.field(n, pa.int64()) for n in ("prompts", "images")],
         pa.field("status", pa.string()),
@@ -59,8 +59,8 @@ TABLE = Table(
     name="agreement",
     order=100,
     title="Agreement of runtimes",
-    explanation="Mean IoU in per cent of the masks of a runtime with those of eager float32 on the same boxes: what a "
-    "faster runtime changes. With random weights it tells runtimes apart, not variants.",
+    explanation="Mean IoU in per cent of the masks of a runtime with those of eager float32 and the official decoder "
+    "on the same boxes: what a faster runtime changes. With random weights it tells runtimes apart, not variants.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime"),
     selected=lambda study: "agreement" in study["measures"],

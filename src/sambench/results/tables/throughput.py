@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # encode_img_s counts the time of the encoder alone; data_wait in per cent of the time.
 SCHEMA = pa.schema(
     [
-        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights", "decoder")],
         pa.field("batch", pa.int32()),
         pa.field("best", pa.bool_()),
         *[
