@@ -32,7 +32,8 @@ DEFAULT_WEIGHTS = [Path("weights")]
 def variants(*, weights: WeightsFolders = None) -> None:
     """List every variant of the registry: family, licences, parameters, and whether its weights are here.
 
-    A variant without weights shows which file to put where; one that cannot be run shows the reason.
+    A variant without weights shows which file to put where; one that cannot be run shows the reason. Of weights that
+    are here it says whether they are the official file, by its digest.
     """
     from rich.console import Console
     from rich.table import Table
@@ -55,12 +56,13 @@ def variants(*, weights: WeightsFolders = None) -> None:
     cards = read_cards(read_registries(["variants"])["variants"])
     hints = []
     for card in cards.values():
-        state = card.availability(folders)
+        state, origin = card.availability(folders), card.origin(folders)
         licences = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
         params = "" if card.params_m is None else f"{card.params_m:.3f}"
         size = "" if card.input_size is None else str(card.input_size)
         style = "green" if state == OK else "yellow"
-        table.add_row(card.name, card.family, licences, params, size, f"[{style}]{state}[/]")
+        shown = f"{state}, {origin}" if origin else state
+        table.add_row(card.name, card.family, licences, params, size, f"[{style}]{shown}[/]")
         if state != OK:
             hints.append((card.name, card.explain(folders)))
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -68,6 +70,30 @@ def variants(*, weights: WeightsFolders = None) -> None:
     console.print("\nwhat is missing:")
     for name, hint in hints:
         console.print(f"  {name}: {hint}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command
+def detectors(*, weights: WeightsFolders = None) -> None:
+    """List every detector of the registry: family, licences, parameters, and what is missing here to get its boxes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sambench.config import read_registries
+    from sambench.detectors.registry import overview, read_detectors
+    from sambench.status import OK
+
+    table = Table("detector", "family", "licence (code / weights)", "params, M", "state", box=None, pad_edge=False)
+    lines = overview(read_detectors(read_registries(["detectors"])["detectors"]), weights or DEFAULT_WEIGHTS)
+    for line in lines:
+        params = "" if line.params_m is None else f"{line.params_m:.3f}"
+        style = "green" if line.status == OK else "yellow"
+        table.add_row(line.name, line.family, line.licence, params, f"[{style}]{line.status}[/]")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    console.print("\nwhat is missing:")
+    for line in lines:
+        if line.status != OK:
+            console.print(f"  {line.name}: {line.reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command
@@ -139,6 +165,8 @@ def segment(
     if prompts is not None and card.prompts and prompts.kind not in card.prompts:
         raise InputError(variant, expected=f"prompts of kind {' or '.join(card.prompts)}", found=prompts.kind)
     model = build(card, Runtime(device=device), weights or DEFAULT_WEIGHTS)
+    if prompts is not None and not model.supports(prompts):
+        raise InputError(variant, expected="prompts that it can answer", found="more points, or of another kind")
     if model.uses_ground_truth:
         raise InputError(variant, expected="a variant that needs no ground truth", remedy="take another one")
     if prompts is None:

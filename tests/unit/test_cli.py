@@ -37,6 +37,15 @@ def test_variants_lists_all_and_says_what_is_missing(capsys: pytest.CaptureFixtu
     assert "no weights" in text and "not available" in text
 
 
+def test_detectors_lists_all_and_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        app(["detectors", "--weights", str(tmp_path)])
+    text = capsys.readouterr().out
+    for name in read_registries(["detectors"])["detectors"]:
+        assert name in text
+    assert "what is missing:" in text and "no weights" in text
+
+
 def test_weights_that_are_there_are_seen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "sam_vit_b_01ec64.pth").touch()
     call("variants", "--weights", tmp_path)

@@ -28,7 +28,7 @@ from sambench.cli import app
 from sambench.config import read_registries, read_study
 from sambench.downloads import hub
 from sambench.downloads.archives import unpack
-from sambench.downloads.catalogue import COLUMNS, Download, file_digest, find, from_checkpoints, read_table, selected
+from sambench.downloads.catalogue import COLUMNS, Download, file_digest, find, from_checkpoints, read_table, retrievals
 from sambench.downloads.store import Store, download_all
 from sambench.downloads.transfer import Patience
 from sambench.errors import InputError
@@ -891,15 +891,19 @@ def test_names_mean_rows_kinds_and_variants(tmp_path: Path) -> None:
 
 def test_what_a_study_needs() -> None:
     config = read_registries()
-    assert selected(read_study(config)) == ([], [])
+    reference = retrievals(read_study(config))
+    assert [(key, item.wanted) for key, item in reference.items()] == [("variants/sam_vit_h", False)], "only counted"
     config["datasets"] = {
         **config["datasets"],
         "scenes": {**config["datasets"]["scenes"], "downloads": ["lvis_v1_val"]},
     }
     config["study"] = {**config["study"], "variants": ["mobilesam", "lite_sam"], "samplers": ["object_aware"]}
-    names, checkpoints = selected(read_study(config))
-    assert names == ["lvis_v1_val"]
-    assert [file["file"] for file in checkpoints] == ["mobile_sam.pt", "yolov8n-seg_coco_dequantised.safetensors"]
+    items = retrievals(read_study(config))
+    assert [key for key, item in items.items() if item.wanted] == ["datasets/scenes", "variants/mobilesam"]
+    assert items["datasets/scenes"].names == ("lvis_v1_val",)
+    assert [file["file"] for file in items["variants/mobilesam"].checkpoints] == ["mobile_sam.pt"]
+    config["study"]["prompt_groups"] = config["study"]["samplers"] = []
+    assert not retrievals(read_study(config))["variants/mobilesam"].wanted, "times and counts need no weights"
 
 
 def call(*arguments: object) -> int | str | None:

@@ -1,4 +1,4 @@
-"""How far the masks of a runtime are from those of eager float32 with the official decoder: what faster runtimes change.
+"""How far the masks of a runtime are from those of eager float32 with the official decoder: what speed changes.
 
 It needs no ground truth, so random weights serve too: it tells runtimes apart, not variants. Both runs
 see the same images and boxes, and the mask compared is that of the token that eager float32 chooses, so that two tokens
