@@ -1,7 +1,7 @@
 # make run     set everything up and run the embedded default
 # make test    set everything up and run the tests
 # make test-slurm   a study on a real SLURM of two nodes on this machine, with faults; needs root
-# make check   formatting, lint, types, workflow lint
+# make check   formatting, lint, types, workflow lint, generated docs, spelling of names
 # make report  the report of the embedded default, and where it is
 # make ui      MLflow over the results, on this machine only
 # make setup   create .venv from the lock; every other target does it when needed
@@ -56,13 +56,16 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
-	@$(BIN)/snakefmt --check -l 120 $(SMK)
+	@$(BIN)/snakefmt --check $(SMK)
 	@$(BIN)/snakemake --lint
+	@$(BIN)/python -m sambench.settings_docs --check
+	@$(BIN)/python tests/check_names.py
 
 format: $(STAMP)
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
-	@$(BIN)/snakefmt -l 120 $(SMK)
+	@$(BIN)/snakefmt $(SMK)
+	@$(BIN)/python -m sambench.settings_docs
 
 report: $(STAMP)
 	@$(BIN)/snakemake --configfile $(CONFIG) --quiet rules -- report

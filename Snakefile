@@ -5,6 +5,10 @@ snakemake --cores all --configfile config/coco-subset.yaml   a study of your own
 snakemake --cores all segany | tables | report               one stage
 """
 
+from snakemake.utils import min_version
+
+min_version("9.19")
+
 
 configfile: "config/variants.yaml"
 configfile: "config/datasets.yaml"
@@ -13,16 +17,14 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/retrieve.smk"
 include: "rules/data.smk"
-include: "rules/weights.smk"
 include: "rules/prompts.smk"
 include: "rules/boxes.smk"
 include: "rules/segany.smk"
-include: "rules/instances.smk"
+include: "rules/average_precision.smk"
 include: "rules/segevery.smk"
-include: "rules/efficiency.smk"
-include: "rules/latency.smk"
-include: "rules/throughput.smk"
+include: "rules/measure.smk"
 include: "rules/results.smk"
 
 

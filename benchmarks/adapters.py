@@ -30,10 +30,11 @@ import torch
 from sambench.errors import InputError, near_matches
 from sambench.parity.fixtures import formula_image
 from sambench.parity.models import load_cards
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import Prompts, Runtime
+from sambench.variants.cards import find_card
 from sambench.variants.neural import NeuralVariant
-from sambench.variants.registry import build, find_card
+from sambench.variants.registry import build
 
 BOX = np.array([120, 80, 620, 410], dtype=np.float32)  # xyxy in pixels of the image below
 HEIGHT, WIDTH = 480, 720
@@ -293,4 +294,4 @@ def measure(name: str, stage: str, ours: Callable[[], Any], theirs: Callable[[],
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

@@ -27,7 +27,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sambench.evaluate.average_precision import LVIS, Evaluator
-from sambench.script import run
+from sambench.script import command
 
 SIZE = (480, 640)  # height, width
 OBJECTS, VARIANTS, SHARDS = 400, 16, 4
@@ -208,4 +208,4 @@ def draw_object(rng: np.random.Generator) -> list[tuple[dict[str, Any], int]]:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

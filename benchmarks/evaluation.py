@@ -4,7 +4,7 @@
 
 Both get the same masks for nothing (the ground truth shifted by a few pixels, made beforehand) and do all the rest on
 one core: read the image, get the ground truth, compute the IoU of every instance. The usual loop opens the image with
-Pillow, rasterises the annotation with pycocotools and takes numpy's logical_and and logical_or. Rounds alternate; the
+Pillow, rasterizes the annotation with pycocotools and takes numpy's logical_and and logical_or. Rounds alternate; the
 figures are medians, and the IoUs of both must be equal.
 """
 
@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 from sambench.datasets import coco, scenes
 from sambench.evaluate.segany import Scores, evaluate, plan
 from sambench.prompts import make_prompts
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
 
 SHIFT = (3, 5)  # rows, columns
@@ -125,4 +125,4 @@ def compare(annotations: Path, images: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

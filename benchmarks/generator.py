@@ -32,7 +32,7 @@ from sambench.evaluate.samplers import GRID, Sampler
 from sambench.masks import decode_rle
 from sambench.parity.fixtures import weight
 from sambench.provenance import cpu_name
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import Runtime
 from sambench.variants.sam import SamVariant, build_sam
 
@@ -234,4 +234,4 @@ def agreement(masks: Masks, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

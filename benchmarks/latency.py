@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from sambench.errors import InputError
+from sambench.records import LATENCY
 from sambench.results.measured import read_measured
-from sambench.results.schemas import LATENCY
-from sambench.script import run
+from sambench.script import command
 from sambench.status import OK
 
 
@@ -62,4 +62,4 @@ def main(run1: Path, run2: Path, *, limit: float = 5.0) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

@@ -1,29 +1,33 @@
-"""Boxes of detectors, one file a dataset and detector: found shard by shard, or imported where they are published."""
+"""Boxes of detectors, one file per dataset and detector: found shard by shard, or imported where they are published."""
 
-from sambench.detectors.registry import read_detectors, selected_detectors
+from sambench.detectors.registry import selected_detectors
 
-DETECTOR_CARDS = read_detectors(study.config["detectors"])
-DETECT_ON_GPU = study.config["detection"]["device"] != "cpu"
+DETECTORS = selected_detectors(study.plain)
+
+
+def finds(wildcards):
+    """Whether a network has to find the boxes."""
+    return DETECTOR_CARDS[wildcards.detector].runs(wildcards.dataset)
+
+
+def box_sources(wildcards):
+    """The digests of the published file or of the checkpoint files."""
+    card = DETECTOR_CARDS[wildcards.detector]
+    return content(card.sources(wildcards.dataset, study.weights_folders), f"detectors/{card.name}")
 
 
 rule boxes:
     input:
-        expand(
-            "{results}/boxes/{dataset}/{detector}.parquet",
-            results=RESULTS,
-            dataset=study["datasets"],
-            detector=selected_detectors(study.config),
-        ),
+        [file for dataset in study["datasets"] for file in boxes_by(dataset, DETECTORS).values()],
 
 
 rule boxes_shard:
     input:
-        lambda wildcards: DETECTOR_CARDS[wildcards.detector].sources(wildcards.dataset, study.weights_folders),
-        script=script("boxes"),
-        annotations=annotations_of,
+        source=source_of,
+        retrieved=lambda wildcards: retrieved("detectors", wildcards.detector),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
     output:
-        f"{RESULTS}/boxes/{{dataset}}/{{detector}}/{{shard}}.parquet",
+        boxes=f"{RESULTS}/boxes/{{dataset}}/{{detector}}/{{shard}}.parquet",
     log:
         f"{RESULTS}/logs/boxes/{{dataset}}/{{detector}}/{{shard}}.log",
     benchmark:
@@ -32,42 +36,42 @@ rule boxes_shard:
         detector=one_of(DETECTOR_CARDS),
     conda:
         "../envs/sambench.yaml"
-    threads: lambda wildcards: workflow.cores if DETECTOR_CARDS[wildcards.detector].runs(wildcards.dataset) else 1
+    threads: lambda wildcards: workflow.cores if finds(wildcards) else 1
     resources:
-        gpu=lambda wildcards: int(DETECT_ON_GPU and DETECTOR_CARDS[wildcards.detector].runs(wildcards.dataset)),
+        gpu=lambda wildcards: int(finds(wildcards) and study.settings.detection.device != "cpu"),
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
     params:
         code=lambda wildcards: code("boxes", *DETECTOR_CARDS[wildcards.detector].modules(wildcards.dataset)),
-        card=lambda wildcards: json.dumps(DETECTOR_CARDS[wildcards.detector].deciding()),
-        settings=json.dumps(study.config["detection"]),
-        weights=json.dumps(study.config["weights"]),
-    shell:
-        "python {input.script} --dataset {wildcards.dataset} --detector {wildcards.detector} "
-        "--card {params.card:q} --settings {params.settings:q} --weights {params.weights:q} "
-        "--annotations {input.annotations:q} --images {input.images} --shard {wildcards.shard} "
-        "--threads {threads} --output {output} 2>&1 | tee {log}"
+        card=lambda wildcards: DETECTOR_CARDS[wildcards.detector].deciding(),
+        weights=box_sources,
+        settings=study.plain["detection"],
+        folders=study.plain["weights"],
+        annotations=annotations_of,
+        content=content_of,
+    script:
+        "../workflow/scripts/boxes.py"
 
 
-rule merge_boxes:
+rule boxes_merge:
     input:
-        script=script("merge_boxes"),
         shards=lambda wildcards: DETECTOR_CARDS[wildcards.detector].shard_files(
             RESULTS, wildcards.dataset, study.shards(wildcards.dataset)
         ),
     output:
-        f"{RESULTS}/boxes/{{dataset}}/{{detector}}.parquet",
+        boxes=f"{RESULTS}/boxes/{{dataset}}/{{detector}}.parquet",
     log:
         f"{RESULTS}/logs/boxes/{{dataset}}/{{detector}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/boxes_merge/{{dataset}}/{{detector}}.tsv"
     wildcard_constraints:
         detector=one_of(DETECTOR_CARDS),
     conda:
         "../envs/sambench.yaml"
     resources:
-        mem_mb=memory("merge_boxes"),
-        runtime=limit("merge_boxes"),
+        mem_mb=memory("boxes_merge"),
+        runtime=limit("boxes_merge"),
     params:
-        code=code("merge_boxes"),
-        shards=lambda wildcards, input: json.dumps(list(input.shards)),
-    shell:
-        "python {input.script} --shards {params.shards:q} --output {output} 2>&1 | tee {log}"
+        code=code("boxes_merge"),
+    script:
+        "../workflow/scripts/boxes_merge.py"

@@ -1,47 +1,35 @@
 """What rules share: the checked study, the digest of a stage's code, and how parameters follow from wildcards."""
 
-import json
-import os
+import functools
 import re
-import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from sambench import resources
-from sambench.config import check_dataset, read_study
+from sambench.code_digest import runtime_modules, source_digest
+from sambench.config import read_study
+from sambench.detectors.registry import read_detectors
+from sambench.downloads.catalogue import retrievals
+from sambench.downloads.store import default_offline
+from sambench.digests import digest
 from sambench.errors import InputError
 from sambench.jobs import Job, mask_selections
-from sambench.provenance import source_digest
-
-# Jobs call `python`: make it the one that runs Snakemake, whether its environment is activated or not. An
-# environment of --sdm conda is activated later and so comes before it.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+from sambench.results.table import all_tables, selected_tables
 
 try:
     study = read_study(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
+START = time.time()
+FETCH = study.settings.download and not default_offline()
 RESULTS = study.results
 SCENES = f"{RESULTS}/datasets/scenes/source"
-EVERYTHING = study.config["segevery"]
-CLASS_AGNOSTIC = "--class-agnostic" if study.config["average_precision"]["class_agnostic"] else ""
-
-
-# Seconds of work, or a database: on the machine that Snakemake runs on, also when a cluster does the rest.
-localrules:
-    scenes,
-    efficiency_table,
-    latency_table,
-    throughput_table,
-    agreement_table,
-    reproduction_table,
-    segevery_table,
-    instances_table,
-    figure,
-    report_page,
-    tracking,
+DETECTOR_CARDS = read_detectors(study.plain["detectors"])
+RETRIEVALS = retrievals(study)
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 
 
 wildcard_constraints:
@@ -49,38 +37,29 @@ wildcard_constraints:
     variant=r"[^/]+",
     runtime=r"[^/]+",
     group=r"[^/]+",
+    sampler=r"[^/]+",
     shard=r"\d+-of-\d+",
 
 
-def script(name):
-    """The path of a stage's script: an input, so that it is compared by content."""
-    return f"workflow/scripts/{name}.py"
+@functools.cache
+def code(script, *modules):
+    """What makes a stage run again: a change of what its script or a module computes, see sambench.code_digest."""
+    return source_digest(SCRIPTS / f"{script}.py", *modules)
 
 
-def code(name, *modules):
-    """What makes a stage run again: an edit to its script or to any module that it imports."""
-    return source_digest(Path(workflow.basedir) / script(name), *modules)
+def model_code(script, variants, runtime, *modules):
+    """`code`, with the modules that build these variants and those that the runtime brings into play."""
+    builders = [module for name in variants for module in study.builder_modules(name)]
+    return code(script, *builders, *runtime_modules(study.plain["runtimes"][runtime]), *modules)
 
 
 def results_folder(wildcards):
     return RESULTS
 
 
-def annotations_of(wildcards):
-    try:
-        check_dataset(wildcards.dataset, study.config["datasets"][wildcards.dataset])
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
-    return study.config["datasets"][wildcards.dataset].get("annotations", f"{SCENES}/annotations.json")
-
-
-def images_of(wildcards):
-    return study.config["datasets"][wildcards.dataset].get("images", f"{SCENES}/images")
-
-
-def image_limit_of(wildcards):
-    limit = study.config["datasets"][wildcards.dataset].get("image_limit")
-    return f"--image-limit {limit}" if limit else ""
+def one_of(names):
+    """A constraint that only these names meet."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def memory(stage):
@@ -100,15 +79,72 @@ def queueing(stage, *options):
     return lambda wildcards: " ".join([*options, resources.niceness(study, stage, wildcards)])
 
 
-def segany_threads(wildcards):
+# A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.
+def annotations_of(wildcards):
+    return study.settings.datasets[wildcards.dataset].annotations or f"{SCENES}/annotations.json"
+
+
+def folder_of(wildcards):
+    return study.settings.datasets[wildcards.dataset].images or f"{SCENES}/images"
+
+
+def source_of(wildcards):
+    generated = study.settings.datasets[wildcards.dataset].generator
+    return [f"{SCENES}/annotations.json"] if generated else retrieved("datasets", wildcards.dataset)
+
+
+def content_of(wildcards):
+    """The digest of the annotation file, or why there is none yet; that of a generated one comes as an input."""
+    if study.settings.datasets[wildcards.dataset].generator:
+        return ""
+    return content([annotations_of(wildcards)], f"datasets/{wildcards.dataset}")
+
+
+def content(files, retrieval):
+    """The digests of files as they are when the job starts: a replaced file makes its stages run again.
+
+    Before the retrieval of missing files has been tried in this run, they count as `to be fetched`, which is never
+    recorded: what waits for them is planned.
+    """
+    if files and all(Path(file).is_file() for file in files):
+        return [digest(Path(file)) for file in files]
+    marker = Path(f"{RESULTS}/retrieve/{retrieval}.txt")
+    wanted = FETCH and retrieval in RETRIEVALS and RETRIEVALS[retrieval].wanted
+    tried = marker.is_file() and marker.stat().st_mtime >= START
+    return ["to be fetched" if wanted and not tried else "absent"]
+
+
+# A variant as a script gets it, and the digests of its weights.
+def model_of(wildcards):
+    return {
+        "name": wildcards.variant,
+        "card": study.card(wildcards.variant),
+        "runtime": {"name": wildcards.runtime} | study.plain["runtimes"][wildcards.runtime],
+        "weights": study.plain["weights"],
+    }
+
+
+def weights_of(wildcards):
+    return weights_by_name([wildcards.variant])
+
+
+def weights_by_name(variants):
+    return [
+        found
+        for name in variants
+        if study.cards[name].checkpoints
+        for found in content(study.cards[name].weights(study.weights_folders), f"variants/{name}")
+    ]
+
+
+def threads_of(wildcards):
     """All cores for a network, which uses them; one for a baseline, so that several run at once."""
     return workflow.cores if study.cards[wildcards.variant].checkpoints else 1
 
 
-def segany_gpu(wildcards):
+def gpu_of(wildcards):
     """A GPU slot for a network, unless its runtime is bound to the CPU."""
-    cpu = study.config["runtimes"][wildcards.runtime].get("device") == "cpu"
-    return 0 if cpu or not study.cards[wildcards.variant].checkpoints else 1
+    return int(resources.on_gpu(study, wildcards.variant, wildcards.runtime))
 
 
 def boxes_by(dataset, detectors):
@@ -122,82 +158,3 @@ def boxes_of(wildcards):
 
 def job_of(wildcards):
     return Job(wildcards.dataset, wildcards.variant, wildcards.runtime, wildcards.group)
-
-
-def one_of(names):
-    """A constraint that only these names meet."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def runtime_of(wildcards):
-    return json.dumps({"name": wildcards.runtime} | study.config["runtimes"][wildcards.runtime])
-
-
-def generator_settings(wildcards):
-    family = study.cards[wildcards.variant].family
-    return json.dumps(EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {}))
-
-
-def everything_models(wildcards):
-    """The variant, and the detector where the sampler takes its boxes."""
-    detector = [EVERYTHING["detector"]] if wildcards.sampler == "object_aware" else []
-    return [wildcards.variant, *detector]
-
-
-def everything_code(wildcards):
-    models = everything_models(wildcards)
-    return code(
-        "segevery",
-        *[module for model in models for module in study.builder_modules(model)],
-    )
-
-
-def everything_detector(wildcards):
-    """The detector's card; empty for samplers without one, which then do not depend on it."""
-    names = everything_models(wildcards)[1:]
-    return json.dumps({"name": names[0]} | study.card(names[0]) if names else {})
-
-
-def everything_command(kind):
-    return (
-        f"python {{input.script}} --kind {kind} "
-        "--variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
-        "--weights {params.weights:q} --sampler {wildcards.sampler} --detector {params.detector:q} "
-        "--settings {params.settings:q} --images {input.images} --instances {input.instances} "
-        "--count {params.study[images]} --warmup {params.study[warmup]} --threads {threads}"
-    )
-
-
-def efficiency_facts():
-    """What the table takes from the cards."""
-    cards = {name: study.cards[name] for name in study["variants"]}
-    return json.dumps(
-        {name: {"input_size": card.input_size, "params_m": card.params_m} for name, card in cards.items()}
-    )
-
-
-def counted_modules(variant):
-    """The code of a network; that of a baseline is not looked at."""
-    return study.builder_modules(variant) if study.cards[variant].checkpoints else []
-
-
-MEASURED_JOBS = [
-    [dataset, variant, runtime]
-    for dataset in study["datasets"]
-    for variant in study["variants"]
-    for runtime in study["runtimes"]
-]
-# What every measuring job is told; its rule adds `code` and `settings`.
-MEASURE = (
-    "python {input.script} --variant {wildcards.variant} --card {params.card:q} --runtime {params.runtime:q} "
-    "--weights {params.weights:q} --images {input.images} --instances {input.instances} "
-    "--settings {params.settings:q} --threads {threads} --output {output} 2>&1 | tee {log}"
-)
-
-
-def measured_files(stage):
-    return [f"{RESULTS}/{stage}/{'/'.join(job)}.parquet" for job in MEASURED_JOBS]
-
-
-def measuring_code(stage):
-    return lambda wildcards: code(stage, *study.builder_modules(wildcards.variant))

@@ -4,42 +4,41 @@ from sambench.datasets.scenes import IMAGE_NAMES
 
 
 rule scenes:
-    input:
-        script=script("scenes"),
     output:
         f"{SCENES}/annotations.json",
         [f"{SCENES}/images/{name}" for name in IMAGE_NAMES],
     log:
         f"{RESULTS}/logs/scenes.log",
+    localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
         code=code("scenes"),
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
-    shell:
-        "python {input.script} --folder {params.folder} 2>&1 | tee {log}"
+        folder=SCENES,
+    script:
+        "../workflow/scripts/scenes.py"
 
 
-rule index_dataset:
+rule index:
     input:
-        script=script("index_dataset"),
-        annotations=annotations_of,
+        source=source_of,
     output:
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
     log:
-        f"{RESULTS}/logs/index_dataset/{{dataset}}.log",
+        f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/index_dataset/{{dataset}}.tsv"
+        f"{RESULTS}/benchmarks/index/{{dataset}}.tsv"
     conda:
         "../envs/sambench.yaml"
     resources:
-        mem_mb=memory("index_dataset"),
-        runtime=limit("index_dataset"),
+        mem_mb=memory("index"),
+        runtime=limit("index"),
     params:
-        code=code("index_dataset"),
-        images=images_of,
-        limit=image_limit_of,
-    shell:
-        "python {input.script} --annotations {input.annotations:q} --images {params.images:q} {params.limit} "
-        "--images-table {output.images} --instances-table {output.instances} 2>&1 | tee {log}"
+        code=code("index"),
+        annotations=annotations_of,
+        content=content_of,
+        folder=folder_of,
+        image_limit=lambda wildcards: study.settings.datasets[wildcards.dataset].image_limit,
+    script:
+        "../workflow/scripts/index.py"

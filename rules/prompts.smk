@@ -1,4 +1,4 @@
-"""Prompts from ground truth, one file a dataset and group."""
+"""Prompts from ground truth, one file per dataset and group."""
 
 
 rule prompts:
@@ -6,12 +6,11 @@ rule prompts:
         sorted({job.prompts_file(RESULTS) for job in study.jobs()}),
 
 
-rule prompt_group:
+rule prompts_group:
     input:
-        script=script("prompts"),
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
     output:
-        f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
+        prompts=f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
     log:
         f"{RESULTS}/logs/prompts/{{dataset}}/{{group}}.log",
     benchmark:
@@ -23,7 +22,6 @@ rule prompt_group:
         runtime=limit("prompts"),
     params:
         code=code("prompts"),
-        types=lambda wildcards: json.dumps(study.prompt_types(wildcards.group)),
-    shell:
-        "python {input.script} --dataset {wildcards.dataset} --instances {input.instances} "
-        "--types {params.types:q} --output {output} 2>&1 | tee {log}"
+        types=lambda wildcards: study.prompt_types(wildcards.group),
+    script:
+        "../workflow/scripts/prompts.py"

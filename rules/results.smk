@@ -1,31 +1,17 @@
-"""From per-instance results to tables, figures, the report and MLflow."""
+"""From what was measured to tables, figures, the report and MLflow: rules that only go through the registry of tables."""
 
-ACCURACY_TABLES = ["boxes", "points"]
-COSTS = {"latency": "segany_time", "throughput": "throughput", "agreement": "agreement"}
-# What is drawn, and the tables that it is drawn from.
-FIGURES = {
-    "boxes": ["boxes"],
-    "points": ["points"],
-    **({"instances": ["instances"]} if study.mask_jobs() else {}),
-    **({"segany_time": ["segany_time"]} if "latency" in study["measures"] else {}),
-    **({"efficiency": ["efficiency", "segany_time"]} if {"latency", "efficiency"} <= set(study["measures"]) else {}),
-}
-MEASURED_TABLES = [
-    *ACCURACY_TABLES,
-    *(["instances", "detectors"] if study.mask_jobs() else []),
-    *(["segevery"] if study["samplers"] else []),
-    *(["efficiency", "efficiency_parts"] if "efficiency" in study["measures"] else []),
-    *[table for measure, table in COSTS.items() if measure in study["measures"]],
-]
-TABLES = [*MEASURED_TABLES, "reproduction"]
-TABLE_FILES = [f"{RESULTS}/tables/{name}.parquet" for name in TABLES]
-PUBLISHED = "config/published.csv"
-STUDY = json.dumps({key: value for key, value in config.items() if key not in ("variants", "detectors")})
+TABLES = selected_tables(study)
+FIGURES = [table.name for table in TABLES if table.draw and {*table.drawn_from} <= {other.name for other in TABLES}]
+TABLE_FILES = [table.file(RESULTS) for table in TABLES]
+TABLE_MODULES = [table.module for table in TABLES]
+STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
+OVERVIEW = [table.name for table in TABLES if table.name.startswith("accuracy")] or [TABLES[0].name]
 
 
 rule tables:
     input:
         TABLE_FILES,
+        f"{RESULTS}/tables/overview.md",
 
 
 rule report:
@@ -33,104 +19,105 @@ rule report:
         f"{RESULTS}/report/index.html",
 
 
-rule accuracy_tables:
+rule table:
     input:
-        study.segany_files(),
-        sorted({job.prompts_file(RESULTS) for job in study.jobs()}),
-        script=script("tables"),
+        lambda wildcards: all_tables()[wildcards.table].sources(study),
     output:
-        expand(
-            "{folder}/{table}.{suffix}",
-            folder=f"{RESULTS}/tables",
-            table=ACCURACY_TABLES,
-            suffix=["parquet", "csv", "md", "tex"],
+        f"{RESULTS}/tables/{{table}}.parquet",
+        f"{RESULTS}/tables/{{table}}.md",
+        f"{RESULTS}/tables/{{table}}.tex",
+        report(
+            f"{RESULTS}/tables/{{table}}.csv",
+            caption="../workflow/report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
         ),
-        f"{RESULTS}/tables/overview.md",
     log:
-        f"{RESULTS}/logs/tables.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/tables.tsv"
+        f"{RESULTS}/logs/tables/{{table}}.log",
+    wildcard_constraints:
+        table=one_of([table.name for table in TABLES if not table.large]),
+    localrule: True
     conda:
         "../envs/sambench.yaml"
+    params:
+        code=lambda wildcards: code("table", all_tables()[wildcards.table].module),
+        results=results_folder,
+        settings=lambda wildcards: all_tables()[wildcards.table].settings(study),
+    script:
+        "../workflow/scripts/table.py"
+
+
+# Tables that read every result of a study are jobs of a cluster.
+use rule table as table_large with:
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/{{table}}.tsv"
+    wildcard_constraints:
+        table=one_of([table.name for table in TABLES if table.large]),
+    localrule: False
     resources:
         mem_mb=memory("tables"),
         runtime=limit("tables"),
-    params:
-        code=code("tables"),
-        results=results_folder,
-        jobs=json.dumps(study.jobs()),
-        shards=json.dumps({name: study.shards(name) for name in study["datasets"]}),
-        selections=json.dumps(study["selections"]),
-        statistics=study.config["statistics"],
-    shell:
-        "python {input.script} --jobs {params.jobs:q} --shards {params.shards:q} "
-        "--selections {params.selections:q} --resamples {params.statistics[resamples]} "
-        "--seed {params.statistics[seed]} --results {params.results} 2>&1 | tee {log}"
 
 
-rule reproduction_table:
+rule overview:
     input:
-        [f"{RESULTS}/tables/{name}.parquet" for name in MEASURED_TABLES],
-        script=script("reproduction"),
-        published=PUBLISHED,
+        [all_tables()[name].file(RESULTS) for name in OVERVIEW],
     output:
-        expand(
-            "{folder}/reproduction.{suffix}",
-            folder=f"{RESULTS}/tables",
-            suffix=["parquet", "csv", "md", "tex"],
-        ),
+        overview=f"{RESULTS}/tables/overview.md",
     log:
-        f"{RESULTS}/logs/reproduction.log",
+        f"{RESULTS}/logs/overview.log",
+    localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("reproduction"),
+        code=code("overview", "sambench.results.presentation"),
         results=results_folder,
-        tables=json.dumps(MEASURED_TABLES),
-    shell:
-        "python {input.script} --published {input.published} --tables {params.tables:q} --results {params.results} "
-        "2>&1 | tee {log}"
+        tables=OVERVIEW,
+    script:
+        "../workflow/scripts/overview.py"
 
 
 rule figure:
     input:
-        lambda wildcards: [f"{RESULTS}/tables/{name}.parquet" for name in FIGURES[wildcards.figure]],
-        script=script("figures"),
+        lambda wildcards: [all_tables()[name].file(RESULTS) for name in all_tables()[wildcards.figure].drawn_from],
     output:
-        svg=f"{RESULTS}/figures/{{figure}}.svg",
+        svg=report(
+            f"{RESULTS}/figures/{{figure}}.svg",
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         png=f"{RESULTS}/figures/{{figure}}.png",
     log:
-        f"{RESULTS}/logs/figure/{{figure}}.log",
+        f"{RESULTS}/logs/figures/{{figure}}.log",
+    localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("figures"),
+        code=lambda wildcards: code("figure", "sambench.results.figures", all_tables()[wildcards.figure].module),
         results=results_folder,
-        tables=lambda wildcards: json.dumps(FIGURES[wildcards.figure]),
-    shell:
-        "python {input.script} --figure {wildcards.figure} --tables {params.tables:q} --results {params.results} "
-        "--svg {output.svg} --png {output.png} 2>&1 | tee {log}"
+    script:
+        "../workflow/scripts/figure.py"
 
 
 rule report_page:
     input:
         TABLE_FILES,
         expand("{folder}/{figure}.svg", folder=f"{RESULTS}/figures", figure=FIGURES),
-        script=script("report"),
     output:
-        f"{RESULTS}/report/index.html",
+        report=report(f"{RESULTS}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
     log:
         f"{RESULTS}/logs/report.log",
+    localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("report"),
+        code=code("report", *TABLE_MODULES),
         results=results_folder,
-        tables=json.dumps(TABLES),
+        tables=[table.name for table in TABLES],
         study=STUDY,
-    shell:
-        "python {input.script} --results {params.results} --tables {params.tables:q} --config {params.study:q} "
-        "--output {output} 2>&1 | tee {log}"
+    script:
+        "../workflow/scripts/report.py"
 
 
 # The only rule that imports MLflow: two that write at once would break the database.
@@ -138,18 +125,17 @@ rule tracking:
     input:
         TABLE_FILES,
         rules.report_page.output,
-        script=script("tracking"),
     output:
-        update(f"{RESULTS}/mlflow.db"),
+        database=update(f"{RESULTS}/mlflow.db"),
     log:
         f"{RESULTS}/logs/tracking.log",
+    localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("tracking"),
+        code=code("tracking", *TABLE_MODULES),
         results=results_folder,
-        tables=json.dumps(TABLES),
+        tables=[table.name for table in TABLES],
         study=STUDY,
-    shell:
-        "python {input.script} --results {params.results} --tables {params.tables:q} --config {params.study:q} "
-        "--database {output} --artifacts {params.results}/mlartifacts 2>&1 | tee {log}"
+    script:
+        "../workflow/scripts/tracking.py"

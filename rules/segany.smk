@@ -1,4 +1,4 @@
-"""Promptable segmentation: one job a dataset, variant, runtime, prompt group and shard."""
+"""Promptable segmentation: one job per dataset, variant, runtime, prompt group and shard."""
 
 
 rule segany:
@@ -9,40 +9,35 @@ rule segany:
 
 rule segany_shard:
     input:
-        script=script("segany"),
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
         prompts=f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
-        weights=lambda wildcards: study.weights(wildcards.variant),
+        retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
         boxes=lambda wildcards: boxes_of(wildcards).values(),
     output:
         segany=f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
+    wildcard_constraints:
+        group=one_of([group for group in study["prompt_groups"] if group not in study.detector_groups()]),
     log:
         f"{RESULTS}/logs/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.tsv"
     conda:
         "../envs/sambench.yaml"
-    threads: segany_threads
+    threads: threads_of
     resources:
-        gpu=segany_gpu,
+        gpu=gpu_of,
         mem_mb=memory("segany"),
         runtime=limit("segany"),
         slurm_extra=queueing("segany"),
     params:
-        code=lambda wildcards: code("segany", *study.builder_modules(wildcards.variant)),
-        card=lambda wildcards: json.dumps(study.card(wildcards.variant)),
-        runtime=runtime_of,
-        weights=json.dumps(study.config["weights"]),
-        selections=json.dumps(study["selections"]),
-        boxes=lambda wildcards: json.dumps(boxes_of(wildcards)),
-        masks=lambda wildcards, output: f"--masks {output.masks}" if "masks" in output.keys() else "",
-    shell:
-        "python {input.script} --variant {wildcards.variant} --card {params.card:q} "
-        "--runtime {params.runtime:q} --weights {params.weights:q} --images {input.images} "
-        "--instances {input.instances} --prompts {input.prompts} --selections {params.selections:q} "
-        "--boxes {params.boxes:q} {params.masks} --shard {wildcards.shard} --threads {threads} "
-        "--output {output.segany} 2>&1 | tee {log}"
+        code=lambda wildcards: model_code("segany", [wildcards.variant], wildcards.runtime),
+        model=model_of,
+        weights=weights_of,
+        selections=study["selections"],
+        detectors=boxes_of,
+    script:
+        "../workflow/scripts/segany.py"
 
 
 # Prompt groups with detectors: their boxes give masks.
@@ -53,5 +48,3 @@ use rule segany_shard as segany_shard_with_masks with:
     wildcard_constraints:
         group=one_of(study.detector_groups()),
 
-
-ruleorder: segany_shard_with_masks > segany_shard

@@ -39,7 +39,7 @@ def variants(*, weights: WeightsFolders = None) -> None:
 
     from sambench.config import read_registries
     from sambench.status import OK
-    from sambench.variants.registry import read_cards
+    from sambench.variants.cards import read_cards
 
     folders = weights or DEFAULT_WEIGHTS
     table = Table(
@@ -130,7 +130,8 @@ def segment(
     from sambench import segment as trial
     from sambench.config import read_registries
     from sambench.variants.base import Runtime
-    from sambench.variants.registry import build, find_card, read_cards
+    from sambench.variants.cards import find_card, read_cards
+    from sambench.variants.registry import build
 
     card = find_card(read_cards(read_registries(["variants"])["variants"]), variant)
     prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
@@ -182,7 +183,7 @@ def download(
     from sambench.downloads import catalogue
     from sambench.downloads.store import Store, default_offline, download_all, show_all
     from sambench.files import default_cache
-    from sambench.variants.registry import read_cards
+    from sambench.variants.cards import read_cards
 
     registries = read_registries(["variants", "detectors"])
     cards = {**read_cards(registries["variants"]), **read_detectors(registries["detectors"])}
@@ -279,10 +280,28 @@ def simulate(
     """
     from sambench import schedule
     from sambench.config import read_study, read_study_file
+    from sambench.graph import read_jobs
 
-    work = schedule.tasks(read_study(read_study_file(study)), measured)
+    work = schedule.tasks(read_study(read_study_file(study)), read_jobs(study), measured)
     extra = schedule.OVERHEAD if overhead is None else overhead
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
+
+
+@app.command
+def stage(job: Path) -> None:
+    """Run one job of a study again by hand, as the workflow ran it; for debugging.
+
+    - `sambench stage results/logs/segany/scenes/grabcut/eager/ground_truth/0-of-1.json`
+
+    Parameters
+    ----------
+    job
+        the values of a job, which lie beside its log; edit a copy to try something else
+    """
+    from sambench.config import CONFIG_FOLDER
+    from sambench.script import rerun
+
+    rerun(job, CONFIG_FOLDER.parent / "workflow" / "scripts")
 
 
 def main() -> None:

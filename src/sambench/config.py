@@ -5,121 +5,38 @@ No network library is imported here: Snakemake reads this module in every job.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.jobs import IMAGES_PER_SHARD, Job
-from sambench.variants.registry import Card, read_cards
+from sambench.settings import Dataset, read_settings
+from sambench.study import Study
+from sambench.variants.cards import Card, read_cards
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
 _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")
 CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
-
-# What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
-CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")
-
-
-@dataclass(frozen=True)
-class Study:
-    """A checked configuration. `config` is the whole of it; the rest is what rules and commands ask for."""
-
-    config: Mapping[str, Any]
-    cards: Mapping[str, Card]
-
-    def __getitem__(self, name: str) -> list[str]:
-        """A selection of the study: datasets, variants, runtimes, prompt_groups or selections."""
-        return list(self.config["study"][name])
-
-    @property
-    def results(self) -> str:
-        return str(self.config["results"])
-
-    @property
-    def weights_folders(self) -> list[Path]:
-        return [Path(folder) for folder in self.config["weights"]]
-
-    def jobs(self) -> list[Job]:
-        """Every segany job of the study, in the order of the selections."""
-        return [
-            Job(dataset, variant, runtime, group)
-            for dataset in self["datasets"]
-            for variant in self["variants"]
-            for runtime in self["runtimes"]
-            for group in self["prompt_groups"]
-        ]
-
-    def images(self, dataset: str) -> int:
-        """How many images a dataset is known to have; one shard's worth when its entry does not say."""
-        entry = self.config["datasets"][dataset]
-        count = int(entry.get("image_count", IMAGES_PER_SHARD))
-        return min(count, entry.get("image_limit", count))
-
-    def shards(self, dataset: str) -> int:
-        """The number of jobs that a (variant, runtime, prompt group) is split into on a dataset."""
-        shards = self.config["shards"]
-        return math.ceil(self.images(dataset) / IMAGES_PER_SHARD) if shards == "auto" else int(shards)
-
-    def segany_files(self) -> list[str]:
-        """Every result file of the segany stage."""
-        return [file for job in self.jobs() for file in job.shard_files(self.results, self.shards(job.dataset))]
-
-    def prompt_types(self, group: str) -> list[str]:
-        """The members of a prompt group that are made from ground truth."""
-        return [name for name in self.config["prompt_groups"][group] if name not in self.config["detectors"]]
-
-    def detectors(self, group: str) -> list[str]:
-        """The members of a prompt group whose prompts are the boxes of a detector."""
-        return [name for name in self.config["prompt_groups"][group] if name in self.config["detectors"]]
-
-    def detector_groups(self) -> list[str]:
-        """The selected prompt groups that have a detector."""
-        return [group for group in self["prompt_groups"] if self.detectors(group)]
-
-    def mask_jobs(self) -> list[Job]:
-        """The segany jobs that also yield masks."""
-        groups = self.detector_groups()
-        return [job for job in self.jobs() if job.group in groups]
-
-    def mask_files(self) -> list[str]:
-        """Every file of masks that the segany stage yields."""
-        return [file for job in self.mask_jobs() for file in job.mask_files(self.results, self.shards(job.dataset))]
-
-    def card(self, variant: str) -> dict[str, Any]:
-        """The part of a variant's card that decides what it computes."""
-        card = self.cards[variant]
-        return {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
-
-    def builder_modules(self, variant: str) -> list[str]:
-        """The module with the builder of a variant, none when it has no public code."""
-        module = self.cards[variant].builder.partition(":")[0]
-        return [module] if module else []
-
-    def weights(self, variant: str) -> list[str]:
-        """The checkpoint files of a variant that are here; none when one is missing."""
-        return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
 
 
 def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors", "config")) -> dict[str, Any]:
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
-        merged |= _read_yaml(f"{name}.yaml")
+        merged |= _read_yaml(CONFIG_FOLDER / f"{name}.yaml")
     return merged
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
-    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake."""
-    try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise InputError(path, expected="a configuration file", found="none") from None
+    """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake.
+
+    Raises InputError, one line, when it cannot be read; in broken YAML with the line.
+    """
+    own = _read_yaml(path) or {}
+    if not isinstance(own, dict):
+        raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
     return merge(read_registries(), own)
 
 
@@ -130,9 +47,21 @@ def merge(base: Any, own: Any) -> Any:
     return base | {key: merge(base.get(key), value) for key, value in own.items()}
 
 
-def _read_yaml(name: str) -> Any:
-    # The C loader: every job of a cluster reads the registries.
-    return yaml.load((CONFIG_FOLDER / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
+def _read_yaml(path: Path) -> Any:
+    try:
+        # The C loader: every job of a cluster reads the registries.
+        return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise InputError(path, expected="a configuration file", found="none") from None
+    except OSError as error:
+        raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
+    except UnicodeDecodeError:
+        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = f"line {mark.line + 1}" if mark is not None else ""
+        found, remedy = " ".join(problem.split()), "correct this line or the one above it"
+        raise InputError(path, line, expected="YAML", found=found, remedy=remedy) from None
 
 
 def read_study(config: Mapping[str, Any]) -> Study:
@@ -141,27 +70,14 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
-    _check_schema(config)
+    settings = read_settings(config)
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
-        # What can be downloaded need not be here yet; the rules that read it look again.
-        if not config["datasets"][name].get("downloads"):
-            check_dataset(name, config["datasets"][name])
-    return Study(config, cards)
-
-
-def _check_schema(config: Mapping[str, Any]) -> None:
-    schema = _read_yaml("schemas/config.schema.yaml")
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
-    if error is None:
-        return
-    field = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        unknown = sorted(set(error.instance) - set(error.schema["properties"]))[0]
-        remedy = near_matches(unknown, error.schema["properties"])
-        raise InputError("config", field, expected="a known key", found=unknown, remedy=remedy)
-    raise InputError("config", field, found=error.message, remedy="see config/README.md")
+        # What is fetched by the study need not be here yet.
+        if not (settings.download and settings.datasets[name].downloads):
+            check_dataset(name, settings.datasets[name])
+    return Study(settings, cards)
 
 
 def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:
@@ -204,12 +120,12 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
             groups[prompt] = group
 
 
-def check_dataset(name: str, entry: Mapping[str, Any]) -> None:
+def check_dataset(name: str, entry: Dataset) -> None:
     """Raise InputError when the annotations or images of a dataset are not where its entry says."""
-    for key in ("annotations", "images"):
-        if key in entry and not Path(entry[key]).exists():
-            kind = "a COCO-format JSON file" if key == "annotations" else "a folder of images"
+    for key, kind in (("annotations", "a COCO-format JSON file"), ("images", "a folder of images")):
+        path = getattr(entry, key)
+        if path and not Path(path).exists():
             remedy = "correct the path (relative ones start at the working directory)"
-            if entry.get("downloads"):
-                remedy = f"`sambench download {' '.join(entry['downloads'])}` brings it"
-            raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=entry[key], remedy=remedy)
+            if entry.downloads:
+                remedy = f"`sambench download {' '.join(entry.downloads)}` or `download: true` brings it"
+            raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=path, remedy=remedy)

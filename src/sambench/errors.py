@@ -36,8 +36,21 @@ class InputError(Exception):
         super().__init__(f"{message}; {remedy}" if remedy else message)
 
 
+class BadWeights(InputError):
+    """A checkpoint file that cannot be read, or that is not the one of the variant (status `bad weights`)."""
+
+
+class UnsupportedRuntime(InputError):
+    """A runtime that a variant turns out not to run in (status `unsupported runtime`)."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """`did you mean a, b?` for a mistyped name, or the known names when nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return close_matches(name, known) or f"known: {', '.join(known)}"
+
+
+def close_matches(name: str, known: Iterable[str]) -> str:
+    """`did you mean a, b?` for a mistyped name; empty when nothing is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else ""

@@ -56,6 +56,21 @@ class EverythingJob(NamedTuple):
         return f"{results}/segevery/{self.dataset}/{self.variant}/{self.runtime}/{self.sampler}/{kind}.parquet"
 
 
+def box_precision_file(results: str | Path, dataset: str) -> str:
+    """The average precision of the boxes of all detectors on a dataset."""
+    return f"{results}/average_precision/{dataset}/boxes.parquet"
+
+
+def measured_file(results: str | Path, stage: str, dataset: str, variant: str, runtime: str) -> str:
+    """What one job of a measure with a data set and a runtime measured."""
+    return f"{results}/{stage}/{dataset}/{variant}/{runtime}.parquet"
+
+
+def efficiency_file(results: str | Path, variant: str) -> str:
+    """The counts of one variant."""
+    return f"{results}/efficiency/{variant}.parquet"
+
+
 def parse_shard(name: str) -> tuple[int, int]:
     """`0-of-4` -> (0, 4)."""
     shard, _, shards = name.partition("-of-")

@@ -25,6 +25,16 @@ def decode_rle(size: Sequence[int], counts: bytes) -> np.ndarray:
     return rle.to_array(order="C").view(bool)
 
 
+def decode_inside(size: Sequence[int], counts: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """Compressed COCO RLE of `size` [H, W] -> the pixels of the mask's box, (h, w) bool, and its first column and row.
+
+    An empty mask gives (0, 0) pixels. Raises ValueError when the runs do not sum to H*W.
+    """
+    rle = rlemasklib.RLEMask.from_dict({"size": [int(side) for side in size], "counts": counts})
+    part, (x, y, _, _) = rle.tight_crop()
+    return part.to_array(order="C").view(bool), (int(x), int(y))
+
+
 def encode_rle(mask: np.ndarray) -> bytes:
     """(H, W) bool mask of at least one pixel -> compressed COCO counts, the bytes of pycocotools."""
     return rlemasklib.encode(np.ascontiguousarray(mask, dtype=bool))["counts"]

@@ -12,39 +12,66 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sambench.clicks import first_click
 from sambench.errors import InputError, near_matches
-from sambench.masks import decode_rle
+from sambench.masks import decode_inside
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = 0.1  # standard deviation of `noisy_box`, in units of the box side
 NOISE_LIMIT = 20.0  # pixels
+_STREAM = np.random.RandomState()
 
 
 @dataclass(frozen=True)
 class Instance:
     """One annotation, as the prompt functions see it.
 
-    box: (4,) float64, the annotation box x0, y0, x1, y1. mask: (H, W) bool, not empty.
+    box: (4,) float64, the annotation box x0, y0, x1, y1.
+    mask: (h, w) bool, not empty: the mask, or a part of it that holds all its pixels.
+    corner: column and row in the image of the first pixel of `mask`.
+    image_size: (H, W) of the image; of `mask` where it is not given.
     """
 
     dataset: str
     annotation_id: int
     box: np.ndarray
     mask: np.ndarray
+    corner: tuple[int, int] = (0, 0)
+    image_size: tuple[int, int] | None = None
+
+    @classmethod
+    def of_rle(cls, dataset: str, annotation_id: int, box: np.ndarray, size: Sequence[int], counts: bytes) -> Instance:
+        """From compressed COCO run-lengths of `size` [H, W]; only the pixels of the mask's own box are drawn."""
+        part, (x, y) = decode_inside(size, counts)
+        return cls(dataset, annotation_id, box, part, (x, y), (size[0], size[1]))
+
+    @cached_property
+    def pixels_until(self) -> np.ndarray:
+        """(h,) int64: how many pixels of the mask there are in each row and those above."""
+        return np.cumsum(np.count_nonzero(self.mask, axis=1))
+
+    def pixel(self, number: int) -> tuple[int, int]:
+        """x, y in the image of pixel `number` of the mask, counted from 0 in raster order."""
+        row = int(np.searchsorted(self.pixels_until, number, side="right"))
+        before = int(self.pixels_until[row - 1]) if row else 0
+        column = int(np.flatnonzero(self.mask[row])[number - before])
+        return self.corner[0] + column, self.corner[1] + row
 
     def random(self, prompt: str) -> np.random.RandomState:
-        """The random stream of one prompt type on this annotation."""
+        """The random stream of one prompt type on this annotation, to be drawn from before the next is asked for."""
         text = f"{self.dataset}/{self.annotation_id}/{prompt}"
-        return np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
+        # Seeded anew each time: a new RandomState asks the system for entropy first, which costs 75 times as much.
+        _STREAM.seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
+        return _STREAM
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,8 @@ def box(instance: Instance) -> Prompt:
 def tight_box(instance: Instance) -> Prompt:
     """The tightest box around the pixels of the mask; it differs from the annotation's by rounding and by errors."""
     rows, columns = np.flatnonzero(instance.mask.any(axis=1)), np.flatnonzero(instance.mask.any(axis=0))
-    return Prompt(box=np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]))
+    edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return Prompt(box=edges + np.array(2 * instance.corner))
 
 
 def noisy_box(instance: Instance) -> Prompt:
@@ -81,7 +109,7 @@ def noisy_box(instance: Instance) -> Prompt:
     sigma = NOISE * np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
     noise = np.clip(instance.random("noisy_box").normal(size=4) * sigma, -NOISE_LIMIT, NOISE_LIMIT)
     moved = instance.box + noise
-    height, width = instance.mask.shape
+    height, width = instance.image_size or instance.mask.shape
     xs, ys = np.clip(np.sort(moved[[0, 2]]), 0, width), np.clip(np.sort(moved[[1, 3]]), 0, height)
     return Prompt(box=np.array([xs[0], ys[0], xs[1], ys[1]]))
 
@@ -94,22 +122,23 @@ def box_center(instance: Instance) -> Prompt:
 
 def mask_center(instance: Instance) -> Prompt:
     """The pixel deepest inside the mask: the first maximum of the Euclidean distance transform."""
-    return _point(*first_click(instance.mask))
+    x, y = first_click(instance.mask)
+    return _point(instance.corner[0] + x, instance.corner[1] + y)
 
 
 def random_points(count: int) -> Callable[[Instance], Prompt]:
     """`count` pixels of the mask, uniform without replacement; a smaller mask gives all it has, padded with -1."""
 
     def function(instance: Instance) -> Prompt:
-        rows, columns = np.nonzero(instance.mask)
+        area = int(instance.pixels_until[-1])
         random = instance.random(f"random_{count}")
         chosen: list[int] = []
-        while len(chosen) < min(count, len(rows)):
-            pixel = int(random.randint(len(rows)))
+        while len(chosen) < min(count, area):
+            pixel = int(random.randint(area))
             if pixel not in chosen:
                 chosen.append(pixel)
         points, labels = np.zeros((count, 2)), np.full(count, -1)
-        points[: len(chosen)] = np.stack([columns[chosen], rows[chosen]], axis=1)
+        points[: len(chosen)] = [instance.pixel(number) for number in chosen]
         labels[: len(chosen)] = 1
         return Prompt(points, labels)
 
@@ -158,16 +187,15 @@ def clicks_of(name: str) -> int:
 def make_prompts(dataset: str, instances: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """Prompts of several types for the instances of a dataset, rows in the order of the instances.
 
-    Returns the columns of schemas.PROMPTS. Raises InputError for an unknown type.
+    Returns the columns of records.PROMPTS. Raises InputError for an unknown type.
     """
     import pandas as pd  # here, because Snakemake checks prompt types in every job and needs no tables for it
 
     functions = {name: prompt_function(name) for name in names}
     rows = []
     for row in instances.itertuples(index=False):
-        mask = decode_rle(tuple(row.rle_size), row.rle_counts)
         edges = np.array([row.x, row.y, row.x + row.w, row.y + row.h])
-        instance = Instance(dataset, row.annotation_id, edges, mask)
+        instance = Instance.of_rle(dataset, row.annotation_id, edges, row.rle_size, row.rle_counts)
         for name, function in functions.items():
             prompt = function(instance)
             rows.append(

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sambench.variants.registry import Card
+from sambench.settings import CLOCKS
+from sambench.variants.cards import Card
 
 if TYPE_CHECKING:
     from sambench.config import Study
@@ -21,10 +22,10 @@ BASE_MB = 4000
 MB_PER_MILLION_PARAMETERS = 12
 # Of stages that hold no network.
 STAGE_MB = {
-    "index_dataset": 8000,
+    "index": 8000,
     "prompts": 8000,
     "boxes": 12000,
-    "merge_boxes": 8000,
+    "boxes_merge": 8000,
     "average_precision": 12000,
     "tables": 16000,
 }
@@ -32,10 +33,10 @@ STAGE_MB = {
 # Minutes that a limit never falls below: loading over a busy network file system takes its time.
 SHORTEST = 20
 STAGE_MINUTES = {
-    "index_dataset": 60,
+    "index": 60,
     "prompts": 60,
     "boxes": 240,
-    "merge_boxes": 60,
+    "boxes_merge": 60,
     "average_precision": 60,
     "efficiency": 60,
     "tables": 120,
@@ -54,9 +55,13 @@ LOADING_SECONDS = 30.0  # imports and weights
 COMPILING_SECONDS = 600.0
 PROMPT_SECONDS = {"gpu": 0.002, "cpu": 0.1}  # decode, enlarge and score one prompt; 0.05-0.1 s measured on a CPU
 # Baselines, one core, measured on 146 COCO images (docs/cluster.md); others as the first.
-BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "oracle": 0.004, "grabcut": 0.1}
+BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 0.1}
 # Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores.
 INSTANCES, DETECTIONS, LVIS_DETECTIONS = 10, 100, 300
+
+
+# Stages whose jobs differ so much that each is estimated.
+ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement")
 
 
 def flops(card: Card) -> float:
@@ -70,7 +75,7 @@ def flops(card: Card) -> float:
 
 def on_gpu(study: Study, variant: str, runtime: str) -> bool:
     """Whether the job of a variant asks for a GPU: a network does, unless its runtime is bound to the CPU."""
-    return bool(study.cards[variant].checkpoints) and study.config["runtimes"][runtime].get("device") != "cpu"
+    return bool(study.cards[variant].checkpoints) and study.settings.runtimes[runtime].device != "cpu"
 
 
 def memory_mb(stage: str, card: Card | None, attempt: int = 1) -> int:
@@ -93,7 +98,7 @@ def stage_minutes(stage: str, attempt: int = 1) -> int:
 
 
 def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
-    """Estimated seconds of one job of the stages segany, segevery, latency, throughput and agreement.
+    """Estimated seconds of one job of a stage of ESTIMATED.
 
     wildcards: dataset, variant, runtime and group (segany) or sampler (segevery), as in the name of the result.
     """
@@ -103,9 +108,9 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
     prompt = PROMPT_SECONDS["gpu" if gpu else "cpu"]
     if not card.checkpoints:
         prompt = BASELINE_PROMPT_SECONDS.get(variant, BASELINE_PROMPT_SECONDS["box_fill"])
-    how = study.config["runtimes"][runtime]
-    compiled = bool(how.get("compile"))
-    plain = how.get("dtype", "float32") == "float32" and how.get("attention", "native") == "native" and not compiled
+    how = study.settings.runtimes[runtime]
+    compiled = bool(how.compile)
+    plain = (how.dtype or "float32") == "float32" and (how.attention or "native") == "native" and not compiled
     start = LOADING_SECONDS + COMPILING_SECONDS * compiled
     if card.plain_only and not plain:
         return LOADING_SECONDS  # a row that says so
@@ -115,10 +120,10 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
             encode + prompts_per_image(study, card, wildcards["dataset"], wildcards["group"]) * prompt
         )
     if stage == "segevery":
-        images = study.config["segevery"]["images"] + study.config["segevery"]["warmup"]
+        images = study.settings.segevery.images + study.settings.segevery.warmup
         return start + images * (encode + points(card, wildcards["sampler"]) * prompt)
-    settings = study.config[stage]
-    if stage == "throughput":
+    settings = study.plain[stage]  # of a measure
+    if "batches" in settings:
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))
         return start + len(settings["batches"]) * once
@@ -135,9 +140,9 @@ def niceness(study: Study, stage: str, wildcards: Mapping[str, str]) -> str:
 def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int:
     """Prompts of a group that a variant takes on an average image; k clicks are k decodes."""
     total = 0
-    for name in study.config["prompt_groups"][group]:
+    for name in study.settings.prompt_groups[group]:
         kind, _, count = name.partition("_")
-        if name in study.config.get("detectors", {}):
+        if name in study.settings.detectors:
             total += LVIS_DETECTIONS if dataset.startswith("lvis") else DETECTIONS
         elif name.endswith("box") or "point" in card.prompts:
             total += INSTANCES * (int(count) if kind == "click" else 1)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sambench import resources
 from sambench.detectors.registry import read_detectors
-from sambench.jobs import EverythingJob
+from sambench.jobs import parse_shard
 
 if TYPE_CHECKING:
     from sambench.config import Study
+    from sambench.detectors.registry import Detector
+    from sambench.graph import PlannedJob
 
 # Seconds of a job that are Snakemake's: it starts twice, in the batch script and in the step (docs/cluster.md).
 OVERHEAD = 5.0
@@ -24,17 +26,9 @@ OVERHEAD = 5.0
 START = 6.0
 # The plugin looks at its jobs at this interval, 10 s more after every look at which none had ended, up to 3 minutes.
 POLLING, POLLING_STEP, POLLING_LIMIT = 20.0, 10.0, 180.0
-# Estimates of stages without a formula, in seconds.
-STAGE_SECONDS = {
-    "scenes": 4.0,
-    "index_dataset": 30.0,
-    "prompts": 60.0,
-    "merge_boxes": 30.0,
-    "average_precision": 60.0,
-    "efficiency": 20.0,
-    "tables": 600.0,
-    "results": 30.0,
-}
+# Estimates of stages without a formula in resources.py, in seconds.
+STAGE_SECONDS = {"prompts": 60.0, "average_precision": 60.0, "efficiency": 20.0, "tables": 600.0}
+OTHER_SECONDS = 30.0
 ALL = -1  # the width of a job that has a node to itself
 
 
@@ -75,79 +69,49 @@ class Schedule:
         return self.jobs * self.overhead / self.work if self.work else 0.0
 
 
-def tasks(study: Study, results: Path | None = None) -> list[Task]:
-    """Every job of a study as the rules make them, with what it waits for.
+def tasks(study: Study, jobs: Iterable[PlannedJob], results: Path | None = None) -> list[Task]:
+    """What planned jobs take and wait for: a job waits for those that make its inputs.
 
-    results: a results folder with benchmark files of an earlier run; by default the study's own.
+    results: a results folder with benchmark files of an earlier run; by default the study's own. The stage of a job is
+    the first part of its benchmark file's path. A job without one is local and costs nothing.
     """
     folder = (results or Path(study.results)) / "benchmarks"
-    cards = read_detectors(study.config["detectors"])
-    made: dict[str, Task] = {}
+    detectors = read_detectors(study.plain["detectors"])
+    named = {_name(study, job): job for job in jobs}
+    makers = {file: name for name, job in named.items() for file in job.outputs}
+    made = []
+    for name, job in named.items():
+        after = tuple(dict.fromkeys(makers[file] for file in job.inputs if file in makers))
+        if job.benchmark is None:
+            made.append(Task(name, job.rule, 0.0, 0, after))
+            continue
+        stage = name.partition("/")[0]
+        measured = read_seconds(folder / f"{name}.tsv")
+        seconds = _estimate(study, detectors, stage, job.wildcards) if measured is None else measured
+        made.append(Task(name, stage, seconds, _width(job), after, measured is not None))
+    return made
 
-    def add(stage: str, name: str, after: Iterable[str] = (), width: int = 1, seconds: float | None = None) -> str:
-        key = f"{stage}/{name}" if name else stage
-        measured = read_seconds(folder / f"{key}.tsv")
-        seconds = STAGE_SECONDS.get(stage, 0.0) if seconds is None else seconds
-        made[key] = Task(key, stage, measured or seconds, width, tuple(after), measured is not None)
-        return key
 
-    generated = [name for name in study["datasets"] if "generator" in study.config["datasets"][name]]
-    scenes = [add("scenes", "", width=0)] if generated else []
-    index = {name: add("index_dataset", name, scenes if name in generated else ()) for name in study["datasets"]}
+def _name(study: Study, job: PlannedJob) -> str:
+    """The path of a job's benchmark file below its folder, without suffix; else its first output, or its rule."""
+    if job.benchmark is None:
+        return job.outputs[0] if job.outputs else job.rule
+    return str(PurePath(job.benchmark).relative_to(PurePath(study.results, "benchmarks")).with_suffix(""))
 
-    def found_by(dataset: str, detector: str) -> str:
-        """The file of a detector's boxes, merged of its shards."""
-        merged = f"merge_boxes/{dataset}/{detector}"
-        if merged not in made:
-            shards = len(cards[detector].shard_files(study.results, dataset, study.shards(dataset)))
-            images = study.images(dataset) / shards if cards[detector].runs(dataset) else 0
-            seconds = resources.LOADING_SECONDS + resources.DETECTOR_SECONDS * images
-            parts = [
-                add("boxes", f"{dataset}/{detector}/{shard}-of-{shards}", [index[dataset]], seconds=seconds)
-                for shard in range(shards)
-            ]
-            add("merge_boxes", f"{dataset}/{detector}", parts)
-        return merged
 
-    scored: list[str] = []
-    ends: list[str] = []
-    for job in study.jobs():
-        prompts = f"prompts/{job.dataset}/{job.group}"
-        if prompts not in made:
-            add("prompts", f"{job.dataset}/{job.group}", [index[job.dataset]])
-        seconds = resources.estimate(study, "segany", job._asdict())
-        stem, shards = "/".join(job), study.shards(job.dataset)
-        boxes = [found_by(job.dataset, detector) for detector in study.detectors(job.group)]
-        shard_jobs = [
-            add("segany", f"{stem}/{shard}-of-{shards}", [prompts, *boxes], seconds=seconds) for shard in range(shards)
-        ]
-        scored += shard_jobs
-        if boxes:
-            ends.append(add("average_precision", stem, [*shard_jobs, *boxes]))
-    for dataset in study["datasets"]:
-        detectors = [detector for group in study.detector_groups() for detector in study.detectors(group)]
-        if detectors:
-            ends.append(add("average_precision", f"{dataset}/boxes", [found_by(dataset, name) for name in detectors]))
-        for variant in study["variants"]:
-            for runtime in study["runtimes"]:
-                wildcards = {"dataset": dataset, "variant": variant, "runtime": runtime}
-                for stage, width in (("latency", ALL), ("throughput", ALL), ("agreement", 1)):
-                    if stage in study["measures"]:
-                        seconds = resources.estimate(study, stage, wildcards)
-                        ends.append(add(stage, "/".join(wildcards.values()), [index[dataset]], width, seconds))
-                for sampler in study["samplers"]:
-                    everything = EverythingJob(dataset, variant, runtime, sampler)
-                    seconds = resources.estimate(study, "segevery", everything._asdict())
-                    for kind, width in (("quality", 1), ("time", ALL)):
-                        name = f"{'/'.join(everything)}/{kind}"
-                        ends.append(add("segevery", name, [index[dataset]], width, seconds))
-    if "efficiency" in study["measures"]:
-        networks = any(study.cards[variant].checkpoints for variant in study["variants"])
-        reference = [study.config["efficiency"]["reference"]] if networks else []
-        ends += [add("efficiency", variant) for variant in dict.fromkeys([*study["variants"], *reference])]
-    ends.append(add("tables", "", scored))
-    add("results", "", ends, width=0)
-    return list(made.values())
+def _width(job: PlannedJob) -> int:
+    """A job with a clock asks SLURM for a node of its own."""
+    return ALL if "--exclusive" in str(job.resources.get("slurm_extra", "")) else 1
+
+
+def _estimate(study: Study, detectors: Mapping[str, Detector], stage: str, wildcards: Mapping[str, str]) -> float:
+    if stage in resources.ESTIMATED:
+        return resources.estimate(study, stage, wildcards)
+    if stage == "boxes":
+        runs = detectors[wildcards["detector"]].runs(wildcards["dataset"])
+        images = study.images(wildcards["dataset"]) / parse_shard(wildcards["shard"])[1]
+        return resources.LOADING_SECONDS + resources.DETECTOR_SECONDS * images * runs
+    return STAGE_SECONDS.get(stage, OTHER_SECONDS)
 
 
 def read_seconds(benchmark: Path) -> float | None:

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from sambench.config import read_study, read_study_file
+from sambench.graph import read_jobs
 from sambench.schedule import simulate, tasks
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -182,11 +183,12 @@ def test_the_embedded_default_gives_the_tables_of_a_local_run(
     assert {record.state for record in records} == {"COMPLETED"}
     assert {record.node for record in records} == {"n1", "n2"}
     # What Snakemake adds to a job, and what the simulation says of this run.
-    work = tasks(read_study(read_study_file(project / "config" / "config.yaml")), project / "results")
+    file = project / "config" / "config.yaml"
+    work = tasks(read_study(read_study_file(file)), read_jobs(file, project), project / "results")
     on_cluster = [task for task in work if task.width]
     assert all(task.measured for task in on_cluster)
     overhead = (sum(record.seconds for record in records) - sum(task.seconds for task in on_cluster)) / len(records)
-    predicted = simulate([t for t in work if t.name != "results"], 2, overhead=overhead, polling=POLLING)
+    predicted = simulate(work, 2, overhead=overhead, polling=POLLING)
     print(
         f"\n{len(records)} jobs, Snakemake {overhead:.1f} s a job; wall {wall:.0f} s, predicted {predicted.wall:.0f} s"
     )

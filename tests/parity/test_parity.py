@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sambench.errors import InputError
 from sambench.parity import CHECKS, Report, Row, check, kind, main, render
+from sambench.parity.fastsam import side_rows
 from sambench.parity.fixtures import block_row, formula_image, read_fixture, weight
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "parity"
@@ -53,6 +54,23 @@ def test_refinement_by_masks_is_the_official_one(shared: Path, tmp_path: Path) -
     report = check(tmp_path / name)
     assert [row for row in report.rows if not row.ok] == []
     assert len([row for row in report.rows if row.stage == "cells"]) > 20
+
+
+def test_fastsam_pads_crops_and_enlarges_like_the_code_it_ships() -> None:
+    rows = side_rows(read_fixture(Path(__file__).with_name("fastsam_odd_sizes.json")))
+    assert [row for row in rows if not row.ok] == []
+    assert len(rows) == 13 * 4
+
+
+@pytest.mark.slow
+def test_fastsam_at_odd_sizes(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ultralytics")
+    name = "fastsam_odd_sizes.json"
+    shutil.copy(Path(__file__).with_name(name), tmp_path / name)
+    (tmp_path / "fastsam_s.json").symlink_to(shared / "parity" / "fastsam_s.json")
+    report = check(tmp_path / name)
+    assert [row for row in report.rows if not row.ok] == []
+    assert len([row for row in report.rows if row.what == "mask area, relative"]) == 8
 
 
 def test_formula_image_by_hand() -> None:

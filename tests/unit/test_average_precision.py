@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO as CocoApi
 from pycocotools.cocoeval import COCOeval
 
-from sambench.evaluate.average_precision import BOXES, COCO, LVIS, MASKS, Evaluator, Rules, Scores
+from sambench.evaluate.average_precision import BBOX, COCO, LVIS, SEGM, Evaluator, Rules, Scores
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 HEIGHT, WIDTH = 24, 32
-GEOMETRY = {BOXES: "bbox", MASKS: "segmentation"}
+GEOMETRY = {BBOX: "bbox", SEGM: "segmentation"}
 Dataset = dict[str, list[dict[str, Any]]]
 Results = list[dict[str, Any]]
 
@@ -160,7 +160,7 @@ def assert_identical(found: Scores, expected: Scores) -> None:
     assert (expected.precision[..., 0, :] > 0).any()  # something was found, so that equality says something
 
 
-@pytest.mark.parametrize("iou_type", [BOXES, MASKS])
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 @pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_coco_equals_pycocotools(seed: int, iou_type: str, class_agnostic: bool) -> None:
@@ -169,7 +169,7 @@ def test_coco_equals_pycocotools(seed: int, iou_type: str, class_agnostic: bool)
     assert_identical(found, pycocotools(document, results, iou_type, class_agnostic))
 
 
-@pytest.mark.parametrize("iou_type", [BOXES, MASKS])
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 @pytest.mark.parametrize("seed", range(4))
 def test_lvis_equals_lvis(seed: int, iou_type: str, tmp_path: Path) -> None:
     document, results = adversarial(seed)
@@ -178,7 +178,7 @@ def test_lvis_equals_lvis(seed: int, iou_type: str, tmp_path: Path) -> None:
     assert list(found.statistics)[6:10] == ["ap_rare", "ap_common", "ap_frequent", "ar_300"]
 
 
-@pytest.mark.parametrize("iou_type", [BOXES, MASKS])
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 def test_more_detections_than_are_looked_at(iou_type: str, tmp_path: Path) -> None:
     document, results = adversarial(5, images=4, detections=400)
     assert_identical(ours(document, results, iou_type, COCO), pycocotools(document, results, iou_type))
@@ -197,12 +197,12 @@ def test_lvis_takes_300_of_an_image_before_it_judges(better: int, expected: floa
         "categories": [{"id": i, "frequency": "f"} for i in (1, 2)],
     }
     results = [found] + [unjudged] * (better - 100) + [empty] * 100
-    scores = ours(document, results, BOXES, LVIS)
+    scores = ours(document, results, BBOX, LVIS)
     assert scores.statistics["ap"] == pytest.approx(expected)
-    np.testing.assert_array_equal(scores.precision, lvis(document, results, BOXES, tmp_path).precision)
+    np.testing.assert_array_equal(scores.precision, lvis(document, results, BBOX, tmp_path).precision)
 
 
-@pytest.mark.parametrize("iou_type", [BOXES, MASKS])
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 def test_class_agnostic_lvis_is_lvis_with_all_categories_exhaustive(iou_type: str, tmp_path: Path) -> None:
     document, results = adversarial(6)
     found = ours(document, results, iou_type, LVIS, class_agnostic=True)
@@ -213,7 +213,7 @@ def test_class_agnostic_lvis_is_lvis_with_all_categories_exhaustive(iou_type: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("iou_type", [BOXES, MASKS])
+@pytest.mark.parametrize("iou_type", [BBOX, SEGM])
 def test_real_lvis_annotations(shared: Path, iou_type: str, tmp_path: Path) -> None:
     """LVIS v0.5 with detections made of its annotations, moved, mistaken, and of anything."""
     document = json.loads((shared / "data/eval_fixtures/lvis_v0.5/lvis_val_100.json").read_text())
@@ -251,7 +251,7 @@ def test_real_detectors(shared: Path, name: str) -> None:
     (truth,) = (folder / "coco_val2017_subset/annotations").glob("instances*.json")
     document = json.loads(truth.read_text())
     results = json.loads((folder / "detections_coco_val2017_subset" / f"{name}.json").read_text())
-    for iou_type in (BOXES, MASKS) if "segmentation" in results[0] else (BOXES,):
+    for iou_type in (BBOX, SEGM) if "segmentation" in results[0] else (BBOX,):
         assert_identical(ours(document, results, iou_type, COCO), pycocotools(document, results, iou_type))
 
 
@@ -264,7 +264,7 @@ def test_by_hand() -> None:
     detections = [
         {"category_id": 1, "score": score, "bbox": [x, 0, 10, 10]} for score, x in ((0.9, 0), (0.8, 100), (0.7, 20))
     ]
-    evaluator = Evaluator([{"id": 1}], BOXES)
+    evaluator = Evaluator([{"id": 1}], BBOX)
     evaluator.add(image, annotations, detections)
     statistics = evaluator.finish().statistics
     # 101 recalls: 0, 0.01 ... 0.50 lie in the first half.
@@ -275,10 +275,10 @@ def test_by_hand() -> None:
 
 def test_a_box_beside_the_mask_does_not_count() -> None:
     document, results = adversarial(7)
-    plain = ours(document, only(results, MASKS), MASKS, COCO)
+    plain = ours(document, only(results, SEGM), SEGM, COCO)
     for result in results:
         result["bbox"] = [0, 0, 1000, 1000]
-    assert_identical(ours(document, results, MASKS, COCO), plain)
+    assert_identical(ours(document, results, SEGM, COCO), plain)
 
 
 def test_the_annotation_with_id_0_can_be_found() -> None:
@@ -286,14 +286,14 @@ def test_the_annotation_with_id_0_can_be_found() -> None:
     annotations = [{"id": 0, "image_id": 1, "category_id": 1, "area": 100.0, "bbox": [0, 0, 10, 10], "iscrowd": 0}]
     results = [{"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 10, 10]}]
     document = {"images": [{"id": 1}], "annotations": annotations, "categories": [{"id": 1}]}
-    assert ours(document, results, BOXES, COCO).statistics["ap"] == pytest.approx(1)
-    assert pycocotools(document, results, BOXES).statistics[0] == 0
+    assert ours(document, results, BBOX, COCO).statistics["ap"] == pytest.approx(1)
+    assert pycocotools(document, results, BBOX).statistics[0] == 0
 
 
 def test_nothing_detected() -> None:
     document, _ = adversarial(8)
     for rules in (COCO, LVIS):
-        found = ours(document, [], MASKS, rules)
+        found = ours(document, [], SEGM, rules)
         assert found.statistics["ap"] == found.statistics["ap50"] == 0
         assert (found.precision[:, :, :4, 0] <= 0).all()
         assert (found.precision[:, :, 4] == -1).all()  # the category that no image has
@@ -301,7 +301,7 @@ def test_nothing_detected() -> None:
 
 def test_shards_do_not_merge_with_other_rules() -> None:
     document, _ = adversarial(0)
-    coco, other = (Evaluator(document["categories"], MASKS, rules) for rules in (COCO, LVIS))
+    coco, other = (Evaluator(document["categories"], SEGM, rules) for rules in (COCO, LVIS))
     with pytest.raises(ValueError, match=r"lvis_style|params"):
         coco.absorb([other.state()])
     with pytest.raises(ValueError):
@@ -309,7 +309,7 @@ def test_shards_do_not_merge_with_other_rules() -> None:
 
 
 def test_unknown_categories_are_refused() -> None:
-    evaluator = Evaluator([{"id": 1}], BOXES)
+    evaluator = Evaluator([{"id": 1}], BBOX)
     evaluator.add({"id": 1}, [], [{"category_id": 2, "score": 0.5, "bbox": [0, 0, 1, 1]}])
     with pytest.raises(KeyError, match="2"):
         evaluator.finish()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sambench.variants.base import Prompts, Runtime, Variant
-from sambench.variants.baselines import BoxFill, GrabCut, Oracle, box_masks, grabcut_mask
+from sambench.variants.baselines import BoxFill, GrabCut, GroundTruth, box_masks, grabcut_mask
 
 RUNTIME = Runtime(device="cpu")
 SIZE = (60, 80)
@@ -129,7 +129,7 @@ def test_the_oracle_returns_the_ground_truth() -> None:
     image, truth = scene()
     points = np.zeros((1, 1, 2), np.float32)
     prompts = Prompts(points=points, labels=np.ones((1, 1), np.int64), targets=truth[None])
-    assert Oracle.uses_ground_truth
-    assert (decode(Oracle(RUNTIME), image, prompts) == truth[None]).all()
+    assert GroundTruth.uses_ground_truth
+    assert (decode(GroundTruth(RUNTIME), image, prompts) == truth[None]).all()
     with pytest.raises(ValueError, match="targets"):
-        decode(Oracle(RUNTIME), image, Prompts(points=points, labels=np.ones((1, 1), np.int64)))
+        decode(GroundTruth(RUNTIME), image, Prompts(points=points, labels=np.ones((1, 1), np.int64)))

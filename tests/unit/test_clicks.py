@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -64,13 +65,64 @@ def test_everything_clicked_falls_back_to_first_pixel() -> None:
     assert next_click(mask("..#"), mask("..."), [(2, 0)]) == (0, 0, 0)
 
 
-def test_equals_whole_image_transform_on_random_masks() -> None:
+def first_deepest(target: np.ndarray) -> tuple[int, int]:
+    """The oracle: scipy finds the nearest outside pixel of each, which gives squared distances as integers."""
+    nearest = distance_transform_edt(np.pad(target, 1), return_distances=False, return_indices=True).astype(np.int64)
+    squares = ((nearest - np.indices(nearest.shape[1:])) ** 2).sum(axis=0)[1:-1, 1:-1]
+    row, column = np.unravel_index(squares.argmax(), squares.shape)
+    return int(column), int(row)
+
+
+def blobs(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A union of discs with holes: many depths that are nearly equal."""
+    canvas = np.zeros((height, width), np.uint8)
+    for value in (1, 1, 1, 0, 0):
+        center = (int(random.integers(width)), int(random.integers(height)))
+        cv2.circle(canvas, center, int(random.integers(1, max(2, min(height, width) // 2))), value, -1)
+    return canvas.astype(bool)
+
+
+def test_equals_exact_integer_distances_on_random_masks() -> None:
     random = np.random.default_rng(5)
-    for _ in range(30):
-        target = random.random((24, 31)) < 0.8
-        target[:, random.integers(1, 31) :] = False
-        if not target.any():
-            continue
-        depth = distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1].astype(np.float32)
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        assert first_click(target) == (column, row)
+    for number in range(150):
+        height, width = random.integers(1, 130, 2)
+        target = blobs(random, height, width) if number % 2 else random.random((height, width)) < 0.9
+        if target.any():
+            assert first_click(target) == first_deepest(target)
+
+
+@pytest.mark.parametrize(("height", "width"), [(700, 900), (40, 6000), (2600, 1200)])
+def test_is_exact_where_squares_are_large(height: int, width: int) -> None:
+    random = np.random.default_rng(height)
+    for _ in range(2):
+        target = blobs(random, height, width)
+        assert first_click(target) == first_deepest(target)
+    # Two discs of one radius: float32 cannot tell which is deeper, raster order decides.
+    twins = np.zeros((height, width), np.uint8)
+    radius = min(height, width) // 5
+    for x in (width - radius - 2, radius + 1):
+        cv2.circle(twins, (x, height // 2), radius, 1, -1)
+    assert first_click(twins.astype(bool)) == (radius + 1, height // 2)
+
+
+def test_the_whole_of_a_large_image() -> None:
+    # Squares of 4,500,000: float32 roots, squared again, may be off by more than a half there.
+    assert first_click(np.ones((4243, 4300), bool)) == (2121, 2121)
+
+
+def test_does_not_depend_on_the_crop_or_on_threads() -> None:
+    random = np.random.default_rng(8)
+    threads = cv2.getNumThreads()
+    try:
+        for _ in range(25):
+            target = blobs(random, 120, 160)
+            clicks = set()
+            for count in (1, 4):
+                cv2.setNumThreads(count)
+                for left, right in ((0, 0), (3, 0), (0, 5), (31, 64)):
+                    placed = np.pad(target, ((1, 2), (left, right)))
+                    x, y, label = next_click(placed, np.zeros_like(placed)) if target.any() else (left, 1, 1)
+                    clicks.add((x - left, y - 1, label))
+            assert len(clicks) == 1
+    finally:
+        cv2.setNumThreads(threads)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections import OrderedDict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sambench.config import read_registries, read_study
+from sambench.config import read_registries, read_study, read_study_file
 from sambench.errors import InputError
 
 
@@ -46,19 +48,126 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
             "study.variants: expected a name .* found sam_vitb; did you mean sam_vit_b",
         ),
         ("study/datasets", ["coco"], "study.datasets: expected a name .* found coco; did you mean"),
-        ("study/runtimes", [], "config: study.runtimes: found \\[\\]"),
-        ("study/selections", ["single"], "config: study.selections"),
-        ("shards", 0, "config: shards: found 0 is less than the minimum"),
-        ("shards", "2", "config: shards: found '2' does not match '\\^auto\\$'"),
+        ("study/runtimes", [], "config: study.runtimes: expected 1 or more entries, found \\[\\]"),
+        ("study/selections", ["single"], "config: study.selections: expected argmax among .* found \\[single\\]"),
+        ("study/selections", ["argmax"] * 2, "study.selections: expected entries that differ, found argmax twice"),
+        ("study/selections", ["argmax", "orcale"], "study.selections.1: expected argmax, .* did you mean oracle"),
+        ("study/samplers", ["hierarchic"], "study.samplers.0: expected a sampler .* did you mean hierarchical"),
+        ("study/measures", ["latence"], "study.measures.0: expected .* found latence; did you mean latency"),
+        ("shards", 0, "config: shards: expected auto or at least 1, found 0"),
+        ("shards", "2", "config: shards: expected auto or a whole number, found '2'"),
         ("prompt_groups/ground_truth", ["bax"], "prompts: bax: expected a prompt type or a detector; did you mean box"),
-        ("runtimes/eager/dtype", "fp32", "config: runtimes.eager.dtype: found 'fp32' is not one of"),
-        ("datasets/mine", {"annotations": "a.json"}, "config: datasets.mine"),
-        ("datasets/a b", {"generator": "scenes"}, "config: datasets: found 'a b' does not match"),
+        ("runtimes/eager/dtype", "fp32", "runtimes.eager.dtype: expected float32, .* found fp32; did you mean float32"),
+        ("runtimes/eager/device", "cud", "runtimes.eager.device: expected auto, cpu, mps, .* did you mean cuda"),
+        ("runtimes/eager/threads", 0, "config: runtimes.eager.threads: expected at least 1, found 0"),
+        (
+            "runtimes/onnx/compile",
+            True,
+            "runtimes.onnx.compile: expected false with the engine onnxruntime, found true",
+        ),
+        ("runtimes/mine", {"engine": "onnxruntime"}, "config: runtimes.mine.device: expected cpu with .* found auto"),
+        ("detection/device", "mps", "config: detection.device: expected auto, cpu, cuda or cuda:N, found mps"),
+        (
+            "datasets/mine",
+            {"annotations": "a.json"},
+            "config: datasets.mine: expected annotations and images, or a gen",
+        ),
+        ("datasets/scenes/images", "here", "datasets.scenes: expected .* found images and generator"),
+        ("datasets/scenes/image_limit", None, "datasets.scenes.image_limit: expected a whole number, found null"),
+        ("datasets/a b", {"generator": "scenes"}, "config: datasets: expected a name of letters.* found a b"),
+        ("efficiency/image_size", [534], "config: efficiency.image_size: expected one more entry, found none"),
+        (
+            "efficiency/image_size",
+            [534, 800, 3],
+            "efficiency.image_size: expected at most 2 entries, found \\[534, 800, 3",
+        ),
+        ("efficiency/reference", "sam_vith", "efficiency.reference: expected a variant, .* did you mean sam_vit_h"),
+        ("segevery/family_settings/SAM 2/use_mm", True, "segevery.family_settings.SAM 2: .* did you mean use_m2m"),
+        ("segevery/settings", {"crop_overlap_ratio": 1}, "crop_overlap_ratio: expected less than 1, found 1"),
+        ("segevery/settings", {"use_m2m": "yes"}, "segevery.settings.use_m2m: expected true or false, found 'yes'"),
+        ("study/datasets", [2017], "study.datasets.0: expected a text, found 2017; put it in quotes"),
+        ("statistics/seed", True, "config: statistics.seed: expected a whole number, found true"),
+        ("statistics", None, "config: statistics: expected a mapping, found null"),
+        (
+            "variants/box_fill/checkpoints",
+            [{"url": "x"}],
+            "box_fill.checkpoints.0: expected the key `file`, found none",
+        ),
+        (
+            "variants/box_fill/checked",
+            date(2026, 11, 25),
+            "checked: expected a text, found 2026-11-25; put it in quotes",
+        ),
+        ("variants/box_fill/counts", {"image_size": [534, 800]}, "box_fill.counts: expected the key `parameters`"),
+        ("download", "maybe", "config: download: expected true or false, found maybe"),
+        ("results", ["two\nlines " * 20], "config: results: expected a text, found"),
     ],
 )
 def test_mistakes_are_named(registries: dict[str, Any], path: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         read_study(changed(registries, path, value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("study/prompt_groups", []),
+        ("runtimes/mine", {"device": "mps", "decoder": "official"}),
+        ("throughput/images", None),
+        ("shards", 10_000),
+        ("variants/box_fill/checked", "2026-11-25"),
+        ("variants/box_fill/weights_key", "model"),
+        ("variants/box_fill/counts", {"image_size": [534, 800], "parameters": 1, "flops": 2, "macs": 1, "products": 2}),
+        ("detectors/yolov8n/checked", "2026-11-25"),
+    ],
+)
+def test_what_is_allowed(registries: dict[str, Any], path: str, value: Any) -> None:
+    read_study(changed(registries, path, value))
+
+
+def test_an_unknown_key_comes_before_what_is_missing_for_it(registries: dict[str, Any]) -> None:
+    config = changed(registries, "latency/image", 4)
+    del config["latency"]["images"], config["study"]["measures"]
+    with pytest.raises(InputError, match=r"config: latency: expected a known key, found image; did you mean images"):
+        read_study(config)
+
+
+def test_settings_are_the_configuration_with_types(registries: dict[str, Any]) -> None:
+    study = read_study(OrderedDict(registries, study=OrderedDict(registries["study"])))  # as Snakemake has it
+    assert study.settings.study.variants == tuple(study["variants"])
+    assert study.settings.latency.min_seconds == registries["latency"]["min_seconds"]
+    assert study.settings.efficiency.image_size == (534, 800)
+    assert study.settings.datasets["scenes"].image_limit is None
+    assert "image_limit" not in study.plain["datasets"]["scenes"], "defaults of the models are not written back"
+    with pytest.raises(ValueError, match="frozen"):
+        study.settings.latency.images = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "download"), [({}, True), ({"download": False}, False), ({"download": "false"}, False)]
+)
+def test_downloads_are_switched_off_on_the_command_line(
+    registries: dict[str, Any], given: dict[str, Any], download: bool
+) -> None:
+    """Snakemake reads `--config download=false` as a text."""
+    assert read_study(registries | given).settings.download is download
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study:\n  datasets: [mine\nshards: 2\n", r"own.yaml: line 3: expected YAML, found .*; correct this line"),
+        ("study:\n\tdatasets: [mine]\n", r"own.yaml: line 2: expected YAML, found .*character"),
+        ("- scenes\n", r"own.yaml: expected keys and values, found list; see config/README.md"),
+        (b"results: \xff\n", r"own.yaml: expected text in UTF-8"),
+    ],
+)
+def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message) as error:
+        read_study_file(path)
     assert "\n" not in str(error.value)
 
 

@@ -20,12 +20,12 @@ from pycocotools.cocoeval import COCOeval
 from sambench import masks
 from sambench.evaluate.detections import DetectedMasks, box_ious, box_prompts, instance_of
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
-from sambench.evaluate.segany import NOTHING, Scores, evaluate, plan
+from sambench.evaluate.segany import NOTHING, ChosenIous, evaluate, plan
 from sambench.jobs import Job
-from sambench.results.instances_table import instances_table
+from sambench.results.tables.average_precision import beside_boxes
 from sambench.status import OK, OUT_OF_MEMORY
 from sambench.variants.base import MaskCandidates, Prompts, Runtime, Upsampling, Variant
-from sambench.variants.baselines import BoxFill, Oracle
+from sambench.variants.baselines import BoxFill, GroundTruth
 
 HEIGHT, WIDTH = 20, 30
 IMAGES = [1, 2, 3]
@@ -80,7 +80,7 @@ def decode(variant: Variant, found: dict[str, pd.DataFrame], images: pd.DataFram
     """The table of masks, as the stage makes it."""
     planned = box_prompts(found, truth if variant.uses_ground_truth else None)
     outcome = DetectedMasks(len(planned), 0, ["argmax", "single", "oracle"])
-    evaluate(variant, plan(images, truth, planned), Scores(0), outcome)
+    evaluate(variant, plan(images, truth, planned), ChosenIous(0), outcome)
     return outcome.table(planned, images)
 
 
@@ -150,7 +150,7 @@ def test_oracle_answers_a_box_with_the_instance_it_overlaps_most(
     assert instance_of(FOUND, instances).tolist() == [1, 2, NOTHING, 3, NOTHING]
     between = boxes((1, 1, 6, 0, 10, 10, 0.5), (1, 1, 7, 0, 10, 10, 0.5), (1, 1, 25, 15, 2, 2, 0.5))
     assert instance_of(between, instances).tolist() == [1, 2, NOTHING]
-    table = decode(Oracle(Runtime(device="cpu")), {"d": FOUND}, images, instances)
+    table = decode(GroundTruth(Runtime(device="cpu")), {"d": FOUND}, images, instances)
     areas = [masks.decode_rle(r.rle_size, r.rle_counts).sum() for r in table.head(5).itertuples()]
     assert areas == [75, 75, 0, 150, 0]
     line = mask_precision(truth_of(file, "segm", images), [("d", "argmax")], [(IMAGES, table)])["d", "argmax"]
@@ -213,7 +213,7 @@ def test_prompts_from_ground_truth_and_boxes_share_one_encoding(
     prompts = instances[["annotation_id", "image_id"]].assign(prompt="box", points=None, labels=None, detected=False)
     prompts["box"] = edges
     planned = pd.concat([prompts, box_prompts({"d": FOUND, "e": FOUND})], ignore_index=True)
-    scores, outcome = Scores(3), DetectedMasks(10, 3, ["argmax"])
+    scores, outcome = ChosenIous(3), DetectedMasks(10, 3, ["argmax"])
     evaluate(Counting(Runtime(device="cpu")), plan(images, instances, planned), scores, outcome)
     np.testing.assert_allclose(scores.iou["argmax"], 0.75)
     table = outcome.table(planned.iloc[3:].reset_index(drop=True), images)
@@ -235,7 +235,7 @@ def test_the_table_puts_the_variants_of_a_detector_together() -> None:
     part[["detections", "images", "rules", "boxes_sha256", "status"]] = [1, 1, "COCO", "abc", OK]
     detectors = pd.DataFrame({"dataset": "set", "detector": ["d", "e"], "ap": [30.0, 40.0]})
     jobs = [(Job("set", variant, "eager", "detectors"), part) for variant in ("v", "w")]
-    table = instances_table(jobs, detectors)
+    table = beside_boxes(jobs, detectors)
     assert table[["detector", "variant", "ap", "box_ap"]].to_numpy().tolist() == [
         ["d", "v", 10.0, 30.0],
         ["d", "w", 10.0, 30.0],

@@ -32,7 +32,7 @@ from sambench.downloads.catalogue import COLUMNS, Download, file_digest, find, f
 from sambench.downloads.store import Store, download_all
 from sambench.downloads.transfer import Patience
 from sambench.errors import InputError
-from sambench.variants.registry import read_cards
+from sambench.variants.cards import read_cards
 
 CONTENT = random.Random(0).randbytes(300_000)
 PAGE = b"<!DOCTYPE html><html><body>Not what you asked for</body></html>"

@@ -341,3 +341,11 @@ def test_masks_of_12_megapixels_need_little_memory(root: Any) -> None:
     assert int(cleaned) > 0
     assert int(count) == 108
     assert float(peak) + 1000 * float(each) < 2048
+
+
+def test_time_of_a_stage_within_another_counts_once() -> None:
+    ticks = iter([0.0, 1.0, 4.0, 9.0])
+    trace = Trace(clock=lambda: next(ticks))
+    with trace.measure("postprocess"), trace.measure("decode", within="postprocess"):
+        pass
+    assert trace.seconds == {"decode": 3.0, "postprocess": 6.0}

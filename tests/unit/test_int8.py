@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sambench.errors import InputError
-from sambench.measure.cost import count
+from sambench.measure.efficiency import count
 from sambench.parity.fixtures import formula_image, weight
 from sambench.parity.models import load_cards
 from sambench.variants import sam
@@ -20,7 +20,7 @@ from sambench.variants.registry import build
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
-from sambench.variants.int8 import Int8SamVariant, build_tiny_sam_int8, quantise  # noqa: E402
+from sambench.variants.int8 import Int8SamVariant, build_tiny_sam_int8, quantize  # noqa: E402
 
 CPU = Runtime(device="cpu", threads=1)
 SIDE = 256  # instead of 1024 pixels
@@ -53,7 +53,7 @@ def test_masks_are_nearly_those_of_the_float_network() -> None:
         embeddings.append(features.maps["image_embedding"])
         masks.append(found.upsampling.masks(found.logits.flatten(0, 1)))
     error = float((embeddings[1] - embeddings[0]).norm() / embeddings[0].norm())
-    assert 1e-3 < error < 0.1  # quantised, and well
+    assert 1e-3 < error < 0.1  # quantized, and well
     assert float((masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()) > 0.9
     (again,) = small(build_tiny_sam_int8(CPU)).encode([IMAGE])
     assert torch.equal(again.maps["image_embedding"], embeddings[1])
@@ -62,7 +62,7 @@ def test_masks_are_nearly_those_of_the_float_network() -> None:
 def test_linear_layers_compute_on_integers(tmp_path: Path) -> None:
     encoder = TinyViTEncoder().eval()
     with torch.no_grad():
-        quantise(encoder, SIDE, tmp_path / "encoder.onnx")
+        quantize(encoder, SIDE, tmp_path / "encoder.onnx")
     nodes = [node.op_type for node in onnx.load(tmp_path / "encoder.onnx").graph.node]
     linear = sum(isinstance(module, torch.nn.Linear) for module in encoder.modules())
     assert nodes.count("MatMulInteger") == linear == 40

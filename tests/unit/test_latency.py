@@ -17,9 +17,10 @@ import torch
 from sambench.measure import machine
 from sambench.measure.latency import measure, relative_boxes
 from sambench.memory import is_out_of_memory, requested_mib
-from sambench.results.latency_table import lines
-from sambench.results.schemas import LATENCY, SEGANY_TIME, read_parquet, write_parquet
-from sambench.results.tables import write_table
+from sambench.parquet import read_parquet, write_parquet
+from sambench.records import LATENCY
+from sambench.results.presentation import write_table
+from sambench.results.tables.latency import SCHEMA, TABLE, lines
 from sambench.status import OK, OUT_OF_MEMORY
 from sambench.variants.base import MaskCandidates, Prompts, Runtime
 from sambench.variants.baselines import BoxFill
@@ -160,8 +161,8 @@ def test_cumulative_times_by_hand(tmp_path: Path) -> None:
     failed = times(status=OUT_OF_MEMORY, decode_ms=None, upsample_ms=None).iloc[:1]
     nothing = lines(facts, failed, resamples=100, seed=0)
     assert nothing["status"].tolist() == [OUT_OF_MEMORY] and nothing["n"].tolist() == [0]
-    write_table(tmp_path, "segany_time", pd.concat([table, nothing.astype(table.dtypes)]), SEGANY_TIME, {})
-    assert read_parquet(tmp_path / "segany_time.parquet", SEGANY_TIME).num_rows == 4
+    write_table(tmp_path, TABLE, pd.concat([table, nothing.astype(table.dtypes)]), {})
+    assert read_parquet(tmp_path / "latency.parquet", SCHEMA).num_rows == 4
 
 
 def test_the_machine_is_recorded() -> None:

@@ -191,13 +191,13 @@ def test_strict_loading_names_every_key() -> None:
     assert torch.equal(variant.module.layer.weight, STATE["layer.weight"])
 
 
-def test_file_of_another_variant_is_recognised() -> None:
+def test_file_of_another_variant_is_recognized() -> None:
     state = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024)}
     with pytest.raises(InputError, match="expected the keys of two_by_three, found what looks like sam_vit_l"):
         TwoByThree().load_official(state, "weights.pth")
 
 
-def test_layouts_of_all_fixtures_are_recognised(shared: Path) -> None:
+def test_layouts_of_all_fixtures_are_recognized(shared: Path) -> None:
     seen = 0
     for path in sorted((shared / "parity").glob("*.json")):
         fixture = json.loads(path.read_text())

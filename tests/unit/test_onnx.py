@@ -22,9 +22,9 @@ from sambench.parity.models import load_cards
 from sambench.status import NO_WEIGHTS, NOT_INSTALLED, UNSUPPORTED_RUNTIME
 from sambench.variants import onnx_runtime, sam, sam_efficient
 from sambench.variants.base import ONNX, Prompts, Runtime
+from sambench.variants.cards import has_compiler
 from sambench.variants.encoders import efficientvit, repvit
 from sambench.variants.onnx_runtime import DECODER, ENCODER, RECEIPT, exported
-from sambench.variants.registry import has_compiler
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

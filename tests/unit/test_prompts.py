@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from sambench.errors import InputError
-from sambench.masks import encode_rle
+from sambench.masks import decode_rle, encode_rle
 from sambench.prompts import NOISE_LIMIT, Instance, clicks_of, make_prompts, noisy_box, prompt_function
 
 
@@ -125,3 +128,103 @@ def test_unknown_types_are_refused_with_near_names(name: str) -> None:
 
 def test_clicks_are_counted() -> None:
     assert [clicks_of(name) for name in ("box", "random_3", "click_1", "click_5")] == [0, 0, 1, 5]
+
+
+def plain_random(mask: np.ndarray, annotation_id: int, count: int) -> tuple[list[float], list[int]]:
+    """The definition: all pixels in raster order, a stream of its own, draws that were there before are left out."""
+    rows, columns = np.nonzero(mask)
+    text = f"unit/{annotation_id}/random_{count}"
+    random = np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(rows)):
+        number = int(random.randint(len(rows)))
+        if number not in chosen:
+            chosen.append(number)
+    missing = count - len(chosen)
+    points = [float(value) for number in chosen for value in (columns[number], rows[number])]
+    return points + [0.0] * (2 * missing), [1] * len(chosen) + [-1] * missing
+
+
+def scattered(seed: int = 2) -> pd.DataFrame:
+    """Instances of all kinds: single pixels, dust, blobs that touch the image's edges, whole images; several images."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for number in range(60):
+        height, width = random.integers(1, 90, 2)
+        mask = np.zeros((height, width), dtype=bool)
+        y, x = random.integers(height), random.integers(width)
+        mask[y : y + random.integers(1, 60), x : x + random.integers(1, 60)] = True
+        if number % 3 == 0:
+            mask &= random.random(mask.shape) < 0.6
+        mask[y, x] = True
+        rows.append((number + 1, number // 4, x, y, 10.5, 7.25, [height, width], encode_rle(mask)))
+    columns = ["annotation_id", "image_id", "x", "y", "w", "h", "rle_size", "rle_counts"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+ALL_TYPES = [
+    "box",
+    "tight_box",
+    "noisy_box",
+    "box_center",
+    "mask_center",
+    "random_1",
+    "random_3",
+    "random_5",
+    "click_3",
+]
+
+
+def test_prompts_from_the_box_of_a_mask_equal_those_from_the_whole_mask() -> None:
+    table = scattered()
+    made = make_prompts("unit", table, ALL_TYPES).set_index(["annotation_id", "prompt"])
+    for row in table.itertuples():
+        mask = decode_rle(row.rle_size, row.rle_counts)
+        edges = [row.x, row.y, row.x + row.w, row.y + row.h]
+        for name in ALL_TYPES:
+            found = made.loc[(row.annotation_id, name)]
+            if name.startswith("random"):
+                points, labels = plain_random(mask, row.annotation_id, int(name[-1]))
+                assert (found["points"].tolist(), found["labels"].tolist()) == (points, labels)
+                continue
+            whole = prompt_function(name)(instance(mask, edges, row.annotation_id))
+            for field in ("points", "box"):
+                value = getattr(whole, field)
+                assert (found[field] is None) == (value is None)
+                assert value is None or np.array_equal(found[field], value.astype(np.float32).ravel())
+        deepest = distance_transform_edt(np.pad(mask, 1), return_distances=False, return_indices=True)
+        squares = ((deepest - np.indices(deepest.shape[1:])) ** 2).sum(axis=0)[1:-1, 1:-1]
+        y, x = np.unravel_index(squares.argmax(), squares.shape)
+        assert made.loc[(row.annotation_id, "mask_center"), "points"].tolist() == [x, y]
+
+
+def test_prompts_are_the_same_bytes_on_any_threads_in_any_order_and_split() -> None:
+    table = scattered(seed=3)
+
+    def written(part: pd.DataFrame) -> list[tuple]:
+        made = make_prompts("unit", part, ALL_TYPES)
+        rows = [
+            tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in row)
+            for row in made.itertuples(index=False)
+        ]
+        return sorted(rows, key=lambda row: (row[0], row[2]))
+
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        expected = written(table)
+        cv2.setNumThreads(4)
+        assert written(table) == expected
+        shuffled = table.sample(frac=1, random_state=1)
+        assert written(shuffled) == expected
+        assert sorted(written(shuffled[:17]) + written(shuffled[17:]), key=lambda row: (row[0], row[2])) == expected
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_an_instance_of_run_lengths_is_placed_in_its_image(lshape: np.ndarray) -> None:
+    made = Instance.of_rle("unit", 7, np.array([3.0, 2, 11, 9]), lshape.shape, encode_rle(lshape))
+    assert made.mask.shape == (7, 8) and made.corner == (3, 2) and made.image_size == (10, 12)
+    assert [made.pixel(number) for number in range(made.mask.sum())] == list(
+        zip(*reversed(np.nonzero(lshape)), strict=True)
+    )

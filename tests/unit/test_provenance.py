@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,52 +10,6 @@ import pytest
 
 from sambench import provenance
 from sambench.files import atomic
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package `farm`: script -> barn -> (inside a function) hay; cow under TYPE_CHECKING; goat unrelated."""
-    folder = tmp_path / "farm"
-    folder.mkdir()
-    files = {
-        "__init__": "",
-        "barn": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from farm import cow\n"
-        "def feed():\n    from farm import hay\n",
-        "hay": "",
-        "cow": "",
-        "goat": "raise SystemExit('imported')",
-    }
-    for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
-    (tmp_path / "script.py").write_text("from farm.barn import feed\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    for function in (provenance._package_folder, provenance._source, provenance._imports):
-        function.cache_clear()
-    yield folder
-    for function in (provenance._package_folder, provenance._source, provenance._imports):
-        function.cache_clear()
-
-
-def test_modules_are_followed_into_functions_but_not_types(package: Path) -> None:
-    names = [file.stem for file in provenance.module_files("farm.barn")]
-    assert names == ["__init__", "barn", "hay"]
-    assert [file.stem for file in provenance.module_files("farm.goat")] == ["goat"], "nothing is imported"
-
-
-def test_digest_follows_content_alone(package: Path) -> None:
-    script = package.parent / "script.py"
-
-    def digest() -> str:
-        provenance._imports.cache_clear()
-        return provenance.source_digest(script, "farm.barn")
-
-    first = digest()
-    os.utime(package / "hay.py", (1, 1))
-    (package / "goat.py").write_text("other = 1\n")
-    (package / "cow.py").write_text("other = 1\n")
-    assert digest() == first
-    (package / "hay.py").write_text("bale = 1\n")
-    assert digest() != first
 
 
 def test_git_state_of_a_checkout(tmp_path: Path) -> None:

@@ -10,10 +10,19 @@ import pytest
 
 from sambench.config import read_registries
 from sambench.errors import InputError
-from sambench.results.efficiency_table import efficiency
-from sambench.results.reproduction import COLUMNS, SETTINGS, read_published, reproduction, rounding
-from sambench.results.schemas import REPRODUCTION, TABLES, read_parquet
-from sambench.results.tables import typed, write_table
+from sambench.parquet import read_parquet
+from sambench.results.presentation import write_table
+from sambench.results.table import find_table, typed
+from sambench.results.tables.efficiency import efficiency
+from sambench.results.tables.reproduction import (
+    COLUMNS,
+    SCHEMA,
+    SETTINGS,
+    TABLE,
+    read_published,
+    reproduction,
+    rounding,
+)
 
 # Counted by calflops 0.3.2 on segment-anything itself, as docs and design state it: M, GFLOPs, GMACs.
 SAM = {
@@ -37,8 +46,8 @@ def counts(**columns: Any) -> dict[str, pd.DataFrame]:
     whole = {"variant": "v", "status": "ok", "params_m": 9.0, "flops_g": 80.0, "macs_g": 38.0, "products_g": 84.0}
     encoder = {"variant": "v", "part": "image encoder", "params_m": 5.0, "flops_g": 77.0, "macs_g": 36.0}
     return {
-        "efficiency": typed([whole | columns], TABLES["efficiency"]),
-        "efficiency_parts": typed([encoder | {"products_g": 80.0}], TABLES["efficiency_parts"]),
+        "efficiency": typed([whole | columns], find_table("efficiency").schema),
+        "efficiency_parts": typed([encoder | {"products_g": 80.0}], find_table("efficiency_parts").schema),
     }
 
 
@@ -48,14 +57,14 @@ def test_every_published_figure_has_a_place(published: list[dict[str, str]]) -> 
     assert len(set(lines)) == len(lines), "a figure stands twice in the file"
     for line in published:
         assert line["variant"] in registries["variants"], line
-        assert line["metric"] in TABLES[line["table"]].names, line
+        assert line["metric"] in find_table(line["table"]).schema.names, line
         assert line["runtime"] in registries["runtimes"], line
         assert line["source"], line
         assert line["dataset"] in ("", *registries["datasets"]), line
         assert len([word for word in line["setting"].split("/") if word]) == len(SETTINGS[line["table"]]), line
         if line["table"] == "instances":
             assert line["setting"].split("/")[0] in registries["detectors"], line
-        if line["table"] in ("segany_time", "throughput", "segevery"):
+        if line["table"] in ("latency", "throughput", "segevery"):
             assert line["hardware"] and line["kind"], line
 
 
@@ -64,7 +73,7 @@ def test_sam_agrees_with_the_survey_to_rounding(published: list[dict[str, str]])
         {"variant": name, "status": "ok", "params_m": params, "flops_g": flops, "macs_g": macs}
         for name, (params, flops, macs) in SAM.items()
     ]
-    table = reproduction(published, {"efficiency": typed(lines, TABLES["efficiency"])})
+    table = reproduction(published, {"efficiency": typed(lines, find_table("efficiency").schema)})
     survey = table[table["source"].str.contains("2410.04960") & table["variant"].isin(SAM)]
     assert len(survey) == 6 and survey.groupby("metric").size().to_dict() == {"flops_g": 3, "params_m": 3}
     for line in survey.to_dict("records"):
@@ -82,10 +91,10 @@ def test_a_figure_is_compared_with_its_own_line_only() -> None:
             accuracy | {"dataset": "coco_val2017", "selection": "single", "miou": 2.0},
             accuracy | {"dataset": "coco_val2017", "runtime": "bf16", "miou": 3.0},
         ],
-        TABLES["boxes"],
+        find_table("accuracy_boxes").schema,
     )
-    wanted = figure(table="boxes", variant="v", dataset="coco_val2017", setting="box/argmax", metric="miou")
-    table = reproduction([wanted | {"published": "80"}, wanted | {"variant": "w"}], {"boxes": boxes})
+    wanted = figure(table="accuracy_boxes", variant="v", dataset="coco_val2017", setting="box/argmax", metric="miou")
+    table = reproduction([wanted | {"published": "80"}, wanted | {"variant": "w"}], {"accuracy_boxes": boxes})
     assert table["measured"].tolist() == [70.0] and table["difference"].tolist() == [-12.5]
     assert reproduction([wanted], {"points": boxes}).empty
 
@@ -97,15 +106,15 @@ def test_times_of_a_cpu_are_not_compared_with_those_of_a_gpu(tmp_path: Path) -> 
         time | {"device": "NVIDIA H100", "segany_ms": 3.0, "busy": True},
         time | {"boxes": 10},
     ]
-    tables = {"segany_time": typed([{"device": "AMD EPYC"} | line for line in lines], TABLES["segany_time"])}
-    wanted = figure(table="segany_time", variant="v", metric="segany_ms", kind="cpu", hardware="Xeon")
+    tables = {"latency": typed([{"device": "AMD EPYC"} | line for line in lines], find_table("latency").schema)}
+    wanted = figure(table="latency", variant="v", metric="segany_ms", kind="cpu", hardware="Xeon")
     nobody = wanted | {"variant": "w"}
     table = reproduction([wanted, nobody, wanted | {"kind": "gpu", "hardware": "RTX 3090"}], tables)
     assert table["measured"].tolist() == [12.0, 3.0] and table["hardware"].tolist() == ["Xeon", "RTX 3090"]
     assert table["explanation"].tolist() == ["other hardware", "other hardware; our machine was busy with other work"]
     assert table["dataset"].tolist() == ["scenes"] * 2
-    write_table(tmp_path, "reproduction", table, REPRODUCTION, {})
-    assert read_parquet(tmp_path / "reproduction.parquet", REPRODUCTION).num_rows == 2
+    write_table(tmp_path, TABLE, table, {})
+    assert read_parquet(tmp_path / "reproduction.parquet", SCHEMA).num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -160,4 +169,4 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, change: dict[str, str
 def test_nothing_measured_gives_an_empty_table(published: list[dict[str, str]], tmp_path: Path) -> None:
     table = reproduction(published, {"efficiency": efficiency([], None, {})})
     assert table.empty
-    write_table(tmp_path, "reproduction", table, REPRODUCTION, {})
+    write_table(tmp_path, TABLE, table, {})

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sambench.config import read_registries, read_study, read_study_file
-from sambench.schedule import ALL, START, Task, read_seconds, report, simulate, tasks
+from sambench import graph
+from sambench.config import Study, read_study, read_study_file
+from sambench.errors import InputError
+from sambench.graph import PlannedJob, read_jobs
+from sambench.schedule import ALL, START, Task, by_stage, read_seconds, report, simulate, tasks
 
 
 def test_equal_jobs_fill_the_nodes() -> None:
@@ -51,40 +54,98 @@ def test_local_rules_take_no_node() -> None:
     assert done.jobs == 1 and done.work == 10
 
 
+def test_the_report_lists_stages_and_what_does_not_end_within_a_day() -> None:
+    work = [
+        Task("clock", "latency", 90_000.0, ALL),
+        Task("a", "segany", 3600.0, measured=True),
+        Task("end", "all", 0.0, 0),
+    ]
+    lines = report(work, [1, 2], 1, 36.0).splitlines()
+    assert [line.split() for line in lines[2:4]] == [
+        ["latency", "1", "25.0", "90000", "0.0", "0"],
+        ["segany", "1", "1.0", "3600", "1.0", "100"],
+    ]
+    assert [line.split()[0] for line in lines[7:9]] == ["1", "2"]
+    assert lines[-1] == "longest job: clock, 25.0 h; 1 jobs would not end within a day: split or drop them"
+
+
 def test_jobs_that_wait_for_ever_are_named() -> None:
     with pytest.raises(ValueError, match="wait for ever: b"):
         simulate([Task("a", "x", 1.0), Task("b", "x", 1.0, after=("c",))], 1)
 
 
-def test_the_graph_is_that_of_the_rules_and_durations_are_measured_where_they_can_be(tmp_path: Path) -> None:
-    config = read_registries()
-    study = read_study(config | {"shards": 2})
-    name = "segany/scenes/grabcut/eager/ground_truth/1-of-2"
+@pytest.fixture(scope="module")
+def planned(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[PlannedJob]]:
+    """A tiny study and its jobs, planned in a folder of its own."""
+    folder = tmp_path_factory.mktemp("run")
+    for name in ("workflow", "config"):  # some inputs of the rules
+        (folder / name).symlink_to(root / name)
+    file = folder / "study.yaml"
+    file.write_text(
+        """
+        results: out
+        shards: 2
+        study: {variants: [box_fill], prompt_groups: [ground_truth], samplers: [grid_16], measures: [latency]}
+        """
+    )
+    before = set(folder.iterdir())
+    jobs = read_jobs(file, folder)
+    assert {path.name for path in set(folder.iterdir()) - before} == {".snakemake"}
+    assert not any((folder / ".snakemake" / name).exists() for name in ("log", "locks/0.input.lock"))
+    return read_study(read_study_file(file)), jobs
+
+
+def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]], tmp_path: Path) -> None:
+    study, jobs = planned
+    work = {task.name: task for task in tasks(study, jobs, tmp_path)}
+    on_cluster = {name: task for name, task in work.items() if task.width}
+    one = "scenes/box_fill/eager"
+    segany = {f"segany/{one}/ground_truth/{shard}-of-2" for shard in (0, 1)}
+    clocks = {f"latency/{one}", f"segevery/{one}/grid_16/time"}
+    quality = f"segevery/{one}/grid_16/quality"
+    index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
+    assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, "tables"}
+    assert {name for name, task in on_cluster.items() if task.width == ALL} == clocks
+
+    def needs(name: str) -> set[str]:
+        return {other for other in work[name].after if work[other].width}
+
+    assert needs(prompts) == needs(quality) == {index}
+    assert all(needs(clock) == {index} for clock in clocks)
+    assert all(needs(shard) == {index, prompts} for shard in segany)
+    assert needs("tables") >= segany
+    # Generated scenes come from a local rule; at the end local rules wait for all that was measured.
+    (generator,) = work[index].after
+    assert work[generator].width == 0 and generator.startswith("out/datasets/scenes/")
+    ancestors, queue = set(), ["all"]
+    while queue:
+        new = set(work[queue.pop()].after) - ancestors
+        ancestors |= new
+        queue += new
+    assert ancestors == set(work) - {"all"}
+    assert simulate(list(work.values()), 2).jobs == len(on_cluster)
+
+
+def test_durations_are_measured_where_they_can_be(planned: tuple[Study, list[PlannedJob]], tmp_path: Path) -> None:
+    name = "segany/scenes/box_fill/eager/ground_truth/1-of-2"
     file = tmp_path / "benchmarks" / f"{name}.tsv"
     file.parent.mkdir(parents=True)
     file.write_text("s\th:m:s\tmax_rss\n41.5\t0:00:41\t500.1\n")
-    work = {task.name: task for task in tasks(study, tmp_path)}
+    work = {task.name: task for task in tasks(*planned, tmp_path)}
     assert work[name].seconds == 41.5 and work[name].measured
-    assert not work["segany/scenes/grabcut/eager/ground_truth/0-of-2"].measured
-    # What a dry run of the embedded default shows: 3 variants x 2 shards, and the rest once.
-    counts: dict[str, int] = {}
-    for task in work.values():
-        counts[task.stage] = counts.get(task.stage, 0) + 1
-    assert counts == {
-        "scenes": 1, "index_dataset": 1, "prompts": 1, "segany": 6, "efficiency": 3, "tables": 1, "results": 1,
-    }  # fmt: skip
-    assert work["tables"].after == tuple(task for task in work if task.startswith("segany/"))
+    other = work["segany/scenes/box_fill/eager/ground_truth/0-of-2"]
+    # 30 s of loading, and a few milliseconds for each prompt of 12 images.
+    assert not other.measured and 30 < other.seconds < 40
+    assert by_stage(work.values())["segany"] == (2, 41.5 + other.seconds, 41.5 / (41.5 + other.seconds))
+
+
+def test_a_study_that_cannot_be_planned_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(graph, "CONFIG_FOLDER", tmp_path / "config")
+    with pytest.raises(InputError, match=r"Snakefile: expected the rules.*found none; install sambench"):
+        read_jobs(tmp_path / "study.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "s\n", "s\tmax\nnan?\t1\n"])
 def test_a_broken_benchmark_file_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.tsv").write_text(text)
     assert read_seconds(tmp_path / "a.tsv") is None
-
-
-def test_the_survey_keeps_eight_nodes_busy(root: Path) -> None:
-    work = tasks(read_study(read_study_file(root / "config" / "survey.yaml")))
-    eight = simulate(work, 8)
-    assert eight.efficiency >= 0.9
-    assert eight.overhead_share < 0.05
-    assert "average_precision" in report(work, [8], 1, 5.0)

@@ -78,7 +78,7 @@ def test_the_geometry_is_found_out(files: Callable[..., tuple[Path, Path]]) -> N
     assert found["iou_type"] == "bbox" and found["ap"] == pytest.approx(1)
 
 
-def test_lvis_is_recognised(files: Callable[..., tuple[Path, Path]]) -> None:
+def test_lvis_is_recognized(files: Callable[..., tuple[Path, Path]]) -> None:
     found = score(*files(lvis_truth(), results()))
     assert found["rules"] == "LVIS" and found["ap_rare"] == pytest.approx(1) and found["ap_common"] == -1
     # Image 2 says nothing of category 1, so that LVIS cannot judge this detection; to COCO it is wrong.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sambench import masks
 from sambench.errors import InputError
-from sambench.evaluate.segany import ImageTask, Scores, evaluate, plan, result_table
+from sambench.evaluate.segany import ChosenIous, ImageTask, evaluate, plan, result_table
 from sambench.jobs import shard_images
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
@@ -81,8 +81,8 @@ def dataset(folder: Path, images: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, 
     return image_table, instances, prompts
 
 
-def score(variant: Variant, tasks: Sequence[ImageTask], rows: int, selections: Sequence[str]) -> Scores:
-    scores = Scores(rows, selections)
+def score(variant: Variant, tasks: Sequence[ImageTask], rows: int, selections: Sequence[str]) -> ChosenIous:
+    scores = ChosenIous(rows, selections)
     evaluate(variant, tasks, scores)
     return scores
 
@@ -155,7 +155,7 @@ def test_a_bug_is_not_a_status(tmp_path: Path) -> None:
 def test_an_unscored_prompt_is_refused(tmp_path: Path) -> None:
     _, instances, prompts = dataset(tmp_path)
     with pytest.raises(RuntimeError, match="2 of 2 planned prompts"):
-        result_table(prompts, instances, Scores(2))
+        result_table(prompts, instances, ChosenIous(2))
 
 
 def test_prompts_of_unknown_annotations_are_refused(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from sambench.evaluate.samplers import parse_sampler
 from sambench.evaluate.segevery import EverythingTask, detector_of, match, measure_quality, measure_time, plan
 from sambench.jobs import EverythingJob
 from sambench.masks import encode_rle
-from sambench.results.schemas import EVERYTHING, EVERYTHING_MASKS, SEGEVERY, read_parquet, write_parquet
-from sambench.results.segevery_table import average_recall, line
+from sambench.parquet import read_parquet, write_parquet
+from sambench.records import SEGEVERY, SEGEVERY_MASKS
+from sambench.results.tables.segevery import SCHEMA, average_recall, line
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
 from sambench.variants.base import BOX, MaskCandidates, Prompts, Runtime, Upsampling, Variant
-from sambench.variants.baselines import BoxFill, Oracle
+from sambench.variants.baselines import BoxFill, GroundTruth
 
 HEIGHT, WIDTH = 40, 60
 
@@ -209,7 +210,7 @@ def test_records_of_quality_and_time_fit_their_schemas_and_add_up(tmp_path: Path
     for name, table, schema in (
         ("quality", quality, SEGEVERY),
         ("time", time, SEGEVERY),
-        ("masks", masks, EVERYTHING_MASKS),
+        ("masks", masks, SEGEVERY_MASKS),
     ):
         write_parquet(tmp_path / f"{name}.parquet", table, schema, {})
     quality, time = (read_parquet(tmp_path / f"{n}.parquet", SEGEVERY).to_pandas() for n in ("quality", "time"))
@@ -223,7 +224,7 @@ def test_records_of_quality_and_time_fit_their_schemas_and_add_up(tmp_path: Path
     assert (time["peak_memory_mib"] > 0).all()
 
     table = line(EverythingJob("d", "v", "r", "grid_2"), quality, time, "a device")
-    write_parquet(tmp_path / "table.parquet", table, EVERYTHING, {})
+    write_parquet(tmp_path / "table.parquet", table, SCHEMA, {})
     row = table.iloc[0]
     assert row["ms_per_image"] == pytest.approx(time["total_ms"].mean())
     assert row["median_ms"] == pytest.approx(time["total_ms"].median())
@@ -241,7 +242,7 @@ def test_what_cannot_run_leaves_rows(tmp_path: Path) -> None:
     variant.prompt_kinds = frozenset({BOX})
     records, masks = measure_quality(variant, parse_sampler("grid_2"), tasks, keep=True)
     assert records["status"].tolist() == [UNSUPPORTED_PROMPT]
-    assert list(masks.columns) == EVERYTHING_MASKS.names
+    assert list(masks.columns) == SEGEVERY_MASKS.names
     variant = Discs()
     variant.broken = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):
@@ -254,7 +255,7 @@ def test_what_cannot_run_leaves_rows(tmp_path: Path) -> None:
 def test_boxes_of_the_ground_truth_and_of_a_detector(tmp_path: Path) -> None:
     tasks = dataset(tmp_path, {"a.png": grey()})
     sampler = parse_sampler("oracle_boxes")
-    perfect, _ = measure_quality(Oracle(Runtime(device="cpu")), sampler, tasks)
+    perfect, _ = measure_quality(GroundTruth(Runtime(device="cpu")), sampler, tasks)
     filled, _ = measure_quality(BoxFill(Runtime(device="cpu")), sampler, tasks)
     assert average_recall(perfect, 1000) == 100
     assert average_recall(filled, 1000) < 100

@@ -10,16 +10,11 @@ import pytest
 
 from sambench.errors import InputError
 from sambench.jobs import Job
-from sambench.results.schemas import ACCURACY, read_parquet, read_provenance
+from sambench.parquet import read_parquet, read_provenance
+from sambench.results.accuracy import SCHEMA, accuracy, check_complete, is_box
+from sambench.results.presentation import overview, presentable, write_table
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.tables import (
-    accuracy,
-    check_complete,
-    overview,
-    presentable,
-    split_by_prompt,
-    write_table,
-)
+from sambench.results.table import all_tables, find_table
 from sambench.status import NO_WEIGHTS, OK, OUT_OF_MEMORY
 
 JOB = Job("d", "v", "eager", "g")
@@ -48,7 +43,7 @@ def test_means_sizes_and_counts() -> None:
     assert [line["miou_small"], line["miou_medium"], line["miou_large"]] == pytest.approx([10, 25, 40])
     assert [line["instances"], line["crowd"], line["images"]] == [4, 1, 3]
     assert table.iloc[1]["selection"] == "single" and table.iloc[1]["miou"] == pytest.approx(60.0)
-    assert list(table.columns) == ACCURACY.names
+    assert list(table.columns) == SCHEMA.names
 
 
 def test_rows_without_a_number_leave_the_mean_and_are_counted() -> None:
@@ -78,26 +73,38 @@ def test_completeness() -> None:
 
 
 def test_points_and_boxes_are_apart() -> None:
-    table = pd.DataFrame({"prompt": ["box", "box_center", "tight_box", "random_3", "noisy_box", "click_3"]})
-    parts = split_by_prompt(table)
-    assert parts["boxes"]["prompt"].tolist() == ["box", "tight_box", "noisy_box"]
-    assert parts["points"]["prompt"].tolist() == ["box_center", "random_3", "click_3"]
+    prompts = ["box", "box_center", "tight_box", "random_3", "noisy_box", "click_3"]
+    assert [name for name in prompts if is_box(name)] == ["box", "tight_box", "noisy_box"]
+
+
+def test_every_table_is_whole() -> None:
+    tables = all_tables()
+    assert [table.order for table in tables.values()] == sorted(table.order for table in tables.values())
+    for name, table in tables.items():
+        assert table.name == name and table.module.endswith(f".{name}") and table.title and table.explanation
+        known = set(table.schema.names)
+        assert {*table.key, *table.units, *table.decimals} <= known, name
+        assert set(table.drawn_from) <= set(tables) and bool(table.drawn_from) == (table.draw is not None), name
+        if table.metrics:
+            assert "status" in known, f"{name}: a run of MLflow says why a number is missing"
+    with pytest.raises(InputError, match=r"found accuracy_box|did you mean accuracy_boxes"):
+        find_table("accuracy_box")
 
 
 def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
     table = accuracy(JOB, results(), ["argmax"], **BOOTSTRAP)
-    write_table(tmp_path, "boxes", table, ACCURACY, {"git_commit": "abc"})
-    back = read_parquet(tmp_path / "boxes.parquet", ACCURACY).to_pandas()
+    write_table(tmp_path, find_table("accuracy_boxes"), table, {"git_commit": "abc"})
+    back = read_parquet(tmp_path / "accuracy_boxes.parquet", SCHEMA).to_pandas()
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
-    assert read_provenance(tmp_path / "boxes.parquet") == {"schema_version": "1", "git_commit": "abc"}
-    assert (tmp_path / "boxes.csv").read_text().splitlines()[1].startswith("d,v,eager,box,argmax,25.0000,")
-    assert "| 25.0 " in (tmp_path / "boxes.md").read_text()
-    assert "25.0 &" in (tmp_path / "boxes.tex").read_text()
+    assert read_provenance(tmp_path / "accuracy_boxes.parquet") == {"schema_version": "1", "git_commit": "abc"}
+    assert (tmp_path / "accuracy_boxes.csv").read_text().splitlines()[1].startswith("d,v,eager,box,argmax,25.0000,")
+    assert "| 25.0 " in (tmp_path / "accuracy_boxes.md").read_text()
+    assert "25.0 &" in (tmp_path / "accuracy_boxes.tex").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "boxes.csv",
-        "boxes.md",
-        "boxes.parquet",
-        "boxes.tex",
+        "accuracy_boxes.csv",
+        "accuracy_boxes.md",
+        "accuracy_boxes.parquet",
+        "accuracy_boxes.tex",
     ]
 
 

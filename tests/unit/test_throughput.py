@@ -14,29 +14,24 @@ import torch
 from PIL import Image
 
 from sambench.measure import agreement, throughput
-from sambench.measure.session import observe
+from sambench.measure.session import MeasuringJob, observe
 from sambench.memory import total_mib
-from sambench.results import agreement_table, throughput_table
-from sambench.results.schemas import (
-    AGREEMENT,
-    AGREEMENT_RUN,
-    THROUGHPUT,
-    THROUGHPUT_RUN,
-    read_parquet,
-    write_parquet,
-)  # fmt: skip
-from sambench.results.tables import write_table
+from sambench.parquet import read_parquet, write_parquet
+from sambench.records import AGREEMENT, THROUGHPUT
+from sambench.results.presentation import write_table
+from sambench.results.tables import agreement as agreement_table
+from sambench.results.tables import throughput as throughput_table
 from sambench.status import MEMORY_LIMIT, NO_NETWORK, OK, OUT_OF_MEMORY, UNSUPPORTED_RUNTIME
 from sambench.variants.base import MaskCandidates, Prompts, Runtime
 from sambench.variants.baselines import BoxFill
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 CPU = torch.device("cpu")
 FACTS = {"dataset": "d", "variant": "v", "runtime": "eager", "device": "x", "weights": "random", "threads": 1}
 
 
 @pytest.fixture
-def tasks(tmp_path: Path) -> list[throughput.Task]:
+def tasks(tmp_path: Path) -> list[throughput.ImageBoxes]:
     """Three images of 40 x 30 pixels, with one, two and three boxes."""
     images = pd.DataFrame(
         [{"image_id": k, "path": str(tmp_path / f"{k}.png"), "width": 40, "height": 30} for k in (1, 2, 3)]
@@ -75,18 +70,18 @@ class Steady(BoxFill):
         return super().decode(features, prompts)
 
 
-def measure(variant: Steady, tasks: list[throughput.Task], **settings: Any) -> pd.DataFrame:
+def measure(variant: Steady, tasks: list[throughput.ImageBoxes], **settings: Any) -> pd.DataFrame:
     return throughput.measure(
         variant, tasks, CPU, **{"batches": [1, 2, 4], "memory_limit_mib": None, "min_seconds": 0} | settings
     )
 
 
-def test_boxes_are_those_of_the_image_as_edges(tasks: list[throughput.Task]) -> None:
+def test_boxes_are_those_of_the_image_as_edges(tasks: list[throughput.ImageBoxes]) -> None:
     assert [len(task.boxes) for task in tasks] == [1, 2, 3]
     assert tasks[1].boxes.tolist() == [[2, 3, 6, 8], [2, 3, 7, 8]] and tasks[1].size == (30, 40)
 
 
-def test_every_batch_size_goes_through_all_images(tasks: list[throughput.Task], tmp_path: Path) -> None:
+def test_every_batch_size_goes_through_all_images(tasks: list[throughput.ImageBoxes], tmp_path: Path) -> None:
     variant = Steady()
     runs = measure(variant, tasks)
     # One batch to warm up, then until all three images are done.
@@ -101,18 +96,18 @@ def test_every_batch_size_goes_through_all_images(tasks: list[throughput.Task], 
     assert table["best"].tolist() == (table["throughput_img_s"] == table["throughput_img_s"].max()).tolist()
     assert table["throughput_img_s"][0] == pytest.approx(3 / runs["seconds"][0])
     assert table["boxes_per_image"].tolist() == [2.0, 2.25, 2.0]
-    write_table(tmp_path, "throughput", table, THROUGHPUT, {})
-    assert read_parquet(tmp_path / "throughput.parquet", THROUGHPUT).num_rows == 3
+    write_table(tmp_path, throughput_table.TABLE, table, {})
+    assert read_parquet(tmp_path / "throughput.parquet", throughput_table.SCHEMA).num_rows == 3
     best = throughput_table.best(table)["d", "v", "eager"]
     assert best["throughput_img_s"] == table["throughput_img_s"].max()
 
 
-def test_it_goes_on_until_enough_time_has_passed(tasks: list[throughput.Task]) -> None:
+def test_it_goes_on_until_enough_time_has_passed(tasks: list[throughput.ImageBoxes]) -> None:
     (run,) = measure(Steady(), tasks, batches=[1], min_seconds=0.3).to_dict("records")
     assert run["seconds"] >= 0.3 and run["images"] > 6
 
 
-def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.Task]) -> None:
+def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.ImageBoxes]) -> None:
     class Reader(Steady):
         def prepare(self, image: np.ndarray) -> Any:
             time.sleep(0.2)
@@ -126,18 +121,20 @@ def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.Task]) 
     assert waiting["images"] / waiting["seconds"] > 1 / 0.2, "images are not read one after the other"
 
 
-def test_batches_grow_until_memory_ends(tasks: list[throughput.Task], tmp_path: Path) -> None:
+def test_batches_grow_until_memory_ends(tasks: list[throughput.ImageBoxes], tmp_path: Path) -> None:
     runs = measure(Steady(room=2), tasks, batches=[8, 1, 2, 4])
     assert runs["batch"].tolist() == [1, 2, 4] and runs["status"].tolist() == [OK, OK, OUT_OF_MEMORY]
     assert runs["requested_mib"].tolist()[2] == 1536.0 and runs["peak_memory_mib"][2] > 10
-    write_parquet(tmp_path / "t.parquet", runs, THROUGHPUT_RUN, {})
+    write_parquet(tmp_path / "t.parquet", runs, THROUGHPUT, {})
     table = throughput_table.lines(FACTS, runs)
     assert table["best"].sum() == 1 and not table["best"][2]
     nothing = throughput_table.lines(FACTS, measure(Steady(room=0), tasks))
     assert nothing["status"].tolist() == [OUT_OF_MEMORY] and not nothing["best"].any()
 
 
-def test_a_batch_over_the_limit_is_not_tried(tasks: list[throughput.Task], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_over_the_limit_is_not_tried(
+    tasks: list[throughput.ImageBoxes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     peaks = iter([100.0, 300.0, 500.0])  # before, batch 1, batch 2: 200 MiB a step, 900 for batch 4
     monkeypatch.setattr(throughput, "peak_mib", lambda device: next(peaks))
     variant = Steady()
@@ -147,7 +144,7 @@ def test_a_batch_over_the_limit_is_not_tried(tasks: list[throughput.Task], monke
     assert 512 < total_mib(CPU) < 2**25
 
 
-def test_a_bug_is_not_a_want_of_memory(tasks: list[throughput.Task]) -> None:
+def test_a_bug_is_not_a_want_of_memory(tasks: list[throughput.ImageBoxes]) -> None:
     class Broken(Steady):
         def encode_prepared(self, prepared: Any) -> list[Any]:
             raise RuntimeError("shapes do not match")
@@ -171,11 +168,11 @@ def test_agreement_by_hand(tmp_path: Path) -> None:
     assert rows["iou"].tolist() == pytest.approx([16 / 20, 8 / 12] * 2)
     assert rows["area"].tolist() == pytest.approx([16 * 8 / 800, 8 * 14 / 800] * 2)
     assert rows["image_id"].tolist() == [7, 7, 9, 9] and rows["same_token"].all()
-    write_parquet(tmp_path / "a.parquet", rows, AGREEMENT_RUN, {})
+    write_parquet(tmp_path / "a.parquet", rows, AGREEMENT, {})
     line = agreement_table.line(FACTS, rows, resamples=100, seed=0)
     assert line.loc[0, ["miou", "lowest", "same_token"]].tolist() == pytest.approx([100 * 11 / 15, 100 * 2 / 3, 100])
     assert line["prompts"].tolist() == [4] and line["images"].tolist() == [2]
-    write_table(tmp_path, "agreement", line, AGREEMENT, {})
+    write_table(tmp_path, agreement_table.TABLE, line, {})
     same = agreement.compare(reference, agreement.answers(plain, [(7, image), (9, image)], boxes, tokens))
     assert (same["iou"] == 1).all()
 
@@ -192,11 +189,11 @@ def test_what_cannot_be_measured_is_a_row(tmp_path: Path) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("nothing to measure")
 
-    oracle = Card("oracle", "", builder="sambench.variants.baselines:Oracle", plain_only=True)
-    table, facts = observe("t", oracle, Runtime(device="cpu"), [tmp_path], THROUGHPUT_RUN, never)
+    oracle = Card("oracle", "", builder="sambench.variants.baselines:GroundTruth", plain_only=True)
+    table, _, facts = observe("t", MeasuringJob(oracle, Runtime(device="cpu"), [tmp_path], {}), THROUGHPUT, never)
     assert table["status"].tolist() == [NO_NETWORK] and json.loads(facts["run"])["weights"] == "none"
     half = Runtime("bf16", device="cpu", dtype="bfloat16")
-    table, _ = observe("t", oracle, half, [tmp_path], AGREEMENT_RUN, never)
+    table, _, _ = observe("t", MeasuringJob(oracle, half, [tmp_path], {}), AGREEMENT, never)
     assert table["status"].tolist() == [UNSUPPORTED_RUNTIME]
 
 
@@ -208,5 +205,5 @@ def test_a_variant_that_cannot_even_be_built_for_want_of_memory(
 
     monkeypatch.setattr("sambench.measure.session.build_seeded", build)
     fill = Card("box_fill", "", builder="sambench.variants.baselines:BoxFill", plain_only=True)
-    table, _ = observe("t", fill, Runtime(device="cpu"), [tmp_path], THROUGHPUT_RUN, lambda *_: None)  # type: ignore[arg-type,return-value]
+    table, _, _ = observe("t", MeasuringJob(fill, Runtime(device="cpu"), [tmp_path], {}), THROUGHPUT, lambda *_: None)  # type: ignore[arg-type,return-value]
     assert table["status"].tolist() == [OUT_OF_MEMORY] and table["requested_mib"].tolist() == [4.0]

@@ -9,9 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sambench.results.schemas import ACCURACY, TABLES
-from sambench.results.tracking import RUNS, Entry, entries, log_study
+from sambench.results.accuracy import SCHEMA
+from sambench.results.table import all_tables, find_table
+from sambench.results.tracking import Entry, entries, log_study
 
+BOXES = find_table("accuracy_boxes")
+LOGGED = [name for name, table in all_tables().items() if table.metrics]
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own imports warn in many ways
 
 
@@ -19,7 +22,7 @@ def table(**values: Any) -> pd.DataFrame:
     lines = []
     for prompt, miou in values.items():
         for selection, number in (("argmax", miou), ("single", None)):
-            line = dict.fromkeys(ACCURACY.names)
+            line = dict.fromkeys(SCHEMA.names)
             line |= {
                 "dataset": "d",
                 "variant": "v",
@@ -49,16 +52,16 @@ def test_logging_is_idempotent(tmp_path: Path) -> None:
         outcome = log_study(database, artifacts, campaign, lines, [file])
         return outcome.written, outcome.kept
 
-    rows = entries("boxes", table(box=50.0, tight_box=60.0), {})
+    rows = entries(BOXES, table(box=50.0, tight_box=60.0), {})
     assert log(rows) == (3, 0)
     first = runs(database)
-    assert first["boxes d v eager box"].data.metrics == {
+    assert first["accuracy_boxes d v eager box"].data.metrics == {
         "accuracy/miou": 50.0,
         "accuracy/instances": 4.0,
         "accuracy_single/instances": 4.0,
     }, "a number that does not exist is not logged"
     parent = first["study 1"].info
-    assert first["boxes d v eager box"].data.tags["mlflow.parentRunId"] == parent.run_id
+    assert first["accuracy_boxes d v eager box"].data.tags["mlflow.parentRunId"] == parent.run_id
     assert (artifacts / "sambench" / parent.run_id / "artifacts" / "boxes.csv").is_file()
     assert parent.artifact_uri == f"mlflow-artifacts:/sambench/{parent.run_id}/artifacts"
 
@@ -67,19 +70,18 @@ def test_logging_is_idempotent(tmp_path: Path) -> None:
         name: run.info.run_id for name, run in first.items()
     }
 
-    assert log(entries("boxes", table(box=51.0), {})) == (1, 1)
+    assert log(entries(BOXES, table(box=51.0), {})) == (1, 1)
     last = runs(database)
-    assert set(last) == {"study 1", "boxes d v eager box"}, "a result that is gone leaves no run"
-    assert last["boxes d v eager box"].data.metrics["accuracy/miou"] == 51.0
+    assert set(last) == {"study 1", "accuracy_boxes d v eager box"}, "a result that is gone leaves no run"
+    assert last["accuracy_boxes d v eager box"].data.metrics["accuracy/miou"] == 51.0
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", LOGGED)
 def test_every_logged_table_has_the_columns_that_name_its_runs(name: str) -> None:
-    group, coordinates = RUNS[name]
-    assert set(coordinates) <= set(TABLES[name].names) and "status" in TABLES[name].names
-    line = pd.DataFrame([dict.fromkeys(TABLES[name].names, "argmax")])
+    what = find_table(name)
+    line = pd.DataFrame([dict.fromkeys(what.schema.names, "argmax")])
     measured = ("miou", "ap", "ar_1000", "params_m", "segany_ms", "throughput_img_s")
     column = next(name for name in measured if name in line)
     line[column] = 7.5
-    (entry,) = entries(name, line, {})
-    assert entry.metrics == {f"{group}/{column}": 7.5} and list(entry.params) == list(coordinates)
+    (entry,) = entries(what, line, {})
+    assert entry.metrics == {f"{what.metrics}/{column}": 7.5} and list(entry.params) == list(what.key)

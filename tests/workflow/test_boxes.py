@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 
 from sambench.files import sha256
-from sambench.results.schemas import BOXES, read_parquet, read_provenance
+from sambench.parquet import read_parquet, read_provenance
+from sambench.records import BOXES
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -148,24 +149,26 @@ def test_what_comes_or_changes_runs_again_and_nothing_else_does(finished: tuple[
             path.touch()
     assert planned(project) == {}
     shutil.copy(project / "mine.json", project / "absent.json")
-    assert planned(project) == {"boxes": 1, "boxes_shard": 1, "merge_boxes": 1}
+    assert planned(project) == {"boxes": 1, "boxes_shard": 1, "boxes_merge": 1}
 
 
 def shard(project: Path, detector: str, card: dict[str, Any], output: Path) -> subprocess.CompletedProcess[str]:
-    """Call the script as the rule does."""
-    options = {
+    """Run the stage by hand, with the values that a job leaves beside its log."""
+    arguments = {
         "dataset": "tiny",
         "detector": detector,
-        "card": json.dumps(card),
-        "settings": json.dumps({"device": "cpu", "batch_size": 1, "score_threshold": 0.0, "top_k": {"COCO": 9}}),
-        "weights": '["weights"]',
+        "card": card,
+        "settings": {"device": "cpu", "batch_size": 1, "score_threshold": 0.0, "top_k": {"COCO": 9}},
+        "folders": ["weights"],
         "annotations": "tiny/instances.json",
         "images": "results/datasets/tiny/images.parquet",
         "shard": "0-of-1",
-        "threads": "1",
-        "output": str(output),
+        "threads": 1,
+        "boxes": str(output),
     }
-    command = [sys.executable, "workflow/scripts/boxes.py", *(f"--{key}={value}" for key, value in options.items())]
+    job = output.with_suffix(".json")
+    job.write_text(json.dumps({"stage": "boxes", "arguments": arguments}))
+    command = [sys.executable, "-m", "sambench.cli", "stage", str(job)]
     return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, check=False)
 
 

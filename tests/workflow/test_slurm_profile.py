@@ -7,23 +7,16 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
 
-from sambench.config import merge, read_study, read_study_file
-from sambench.schedule import tasks
-
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 
-LOCAL = {
-    "all", "scenes", "efficiency_table", "latency_table", "throughput_table", "agreement_table", "reproduction_table",
-    "segevery_table", "instances_table", "figure", "report_page", "tracking",
-}  # fmt: skip
+LOCAL = {"all", "scenes", "retrieve_files", "table", "overview", "figure", "report_page", "tracking"}
 
 
 class Planned(NamedTuple):
@@ -91,10 +84,10 @@ def test_every_job_on_the_cluster_says_how_much_memory_and_how_many_minutes(jobs
 
 
 def test_light_rules_and_the_database_stay_on_the_head(root: Path, jobs: list[Planned]) -> None:
-    text = (root / "rules" / "common.smk").read_text()
-    named = re.search(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)
-    assert named and set(re.findall(r"\w+", named[1])) == LOCAL - {"all"}
-    assert not any("mem_mb" in job.resources for job in jobs if job.rule in LOCAL)
+    text = "".join(path.read_text() for path in (root / "rules").glob("*.smk"))
+    named = re.findall(r"^rule (\w+):\n(?:    .*\n|\n(?=    ))*?    localrule: True\n", text, re.MULTILINE)
+    assert set(named) == LOCAL - {"all"}
+    assert not {job.rule for job in jobs} & (LOCAL - {"all"}), "the profile sends them nowhere"
 
 
 @pytest.mark.parametrize("rule", ["segany_shard", "segany_shard_with_masks", "segevery_quality"])
@@ -114,9 +107,11 @@ def test_large_variants_get_more_memory_and_time_and_start_first(jobs: list[Plan
     assert nice[0] < nice[1]
 
 
-@pytest.mark.parametrize("rule", ["segevery_time", "latency_variant"])
-def test_jobs_with_a_clock_have_their_node_to_themselves(jobs: list[Planned], rule: str) -> None:
-    assert all(job.resources["slurm_extra"].startswith("--exclusive ") for job in of(jobs, rule))
+@pytest.mark.parametrize(("rule", "wildcards"), [("segevery_time", {}), ("measure", {"measure": "latency"})])
+def test_jobs_with_a_clock_have_their_node_to_themselves(
+    jobs: list[Planned], rule: str, wildcards: dict[str, str]
+) -> None:
+    assert all(job.resources["slurm_extra"].startswith("--exclusive ") for job in of(jobs, rule, **wildcards))
     assert not any("--exclusive" in job.resources.get("slurm_extra", "") for job in of(jobs, "segany_shard"))
 
 
@@ -124,16 +119,3 @@ def test_shards_follow_the_images_of_a_dataset(jobs: list[Planned]) -> None:
     for dataset, shards in {"coco_val2017": 4, "lvis_v1_val": 16}.items():
         chosen = of(jobs, "segany_shard", variant="mobilesam", runtime="eager", dataset=dataset)
         assert {job.wildcards["shard"] for job in chosen} == {f"{shard}-of-{shards}" for shard in range(shards)}
-
-
-def test_the_simulation_has_the_jobs_that_snakemake_has(root: Path, survey: Path, jobs: list[Planned]) -> None:
-    stages = {
-        "index_dataset": "index_dataset", "prompt_group": "prompts", "segany_shard": "segany",
-        "segany_shard_with_masks": "segany", "boxes_shard": "boxes", "merge_boxes": "merge_boxes",
-        "mask_precision": "average_precision", "box_precision": "average_precision", "latency_variant": "latency",
-        "segevery_quality": "segevery", "segevery_time": "segevery", "efficiency_variant": "efficiency",
-        "accuracy_tables": "tables", "throughput_variant": "throughput", "agreement_variant": "agreement",
-    }  # fmt: skip
-    planned = Counter(stages[job.rule] for job in jobs if job.rule not in LOCAL)
-    study = read_study(merge(read_study_file(root / "config" / "survey.yaml"), yaml.safe_load(survey.read_text())))
-    assert Counter(task.stage for task in tasks(study) if task.width) == planned

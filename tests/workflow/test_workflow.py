@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ CONFIG = {
     "prompt_groups": {"boxes": ["box"], "more": ["random_1"]},
     "study": {
         "datasets": ["tiny"],
-        "variants": ["box_fill", "oracle"],
+        "variants": ["box_fill", "ground_truth"],
         "prompt_groups": ["boxes"],
         "selections": ["argmax"],
     },
@@ -48,7 +49,8 @@ def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def environment(project: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(project / "src"), "XDG_CACHE_HOME": str(project / ".cache")}
+    own = {"PYTHONPATH": str(project / "src"), "XDG_CACHE_HOME": str(project / ".cache")}
+    return {**os.environ, **own}
 
 
 def planned(project: Path, *arguments: str) -> dict[str, int]:
@@ -101,13 +103,13 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
     results = finished / "results"
-    boxes = pd.read_parquet(results / "tables" / "boxes.parquet").set_index("variant")
-    assert boxes["miou"].to_dict() == {"box_fill": 50.0, "oracle": 100.0}
+    boxes = pd.read_parquet(results / "tables" / "accuracy_boxes.parquet").set_index("variant")
+    assert boxes["miou"].to_dict() == {"box_fill": 50.0, "ground_truth": 100.0}
     assert boxes["instances"].tolist() == [2, 2]
     for name in (
-        "tables/boxes.csv",
-        "tables/points.md",
-        "figures/boxes.svg",
+        "tables/accuracy_boxes.csv",
+        "tables/accuracy_points.md",
+        "figures/accuracy_boxes.svg",
         "report/index.html",
         "mlflow.db",
     ):
@@ -129,23 +131,23 @@ def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Pat
     study = {**CONFIG["study"], "prompt_groups": ["boxes", "found"]}  # type: ignore[dict-item]
     own = {**CONFIG, "detectors": detectors, "prompt_groups": {**CONFIG["prompt_groups"], **groups}, "study": study}  # type: ignore[dict-item]
     (project / "tiny.yaml").write_text(yaml.safe_dump(own))
-    done = snakemake(project, "instances", "coco_results")
+    done = snakemake(project, "average_precision", "coco_results")
     assert done.returncode == 0, done.stderr
     tables = project / "results" / "tables"
-    detectors_table = pd.read_parquet(tables / "detectors.parquet").set_index("detector")
+    detectors_table = pd.read_parquet(tables / "boxes.parquet").set_index("detector")
     # Recall is 1 at the threshold 0.5 and 1/2 at the nine others, where the first 51 of 101 recalls have precision 1.
     assert detectors_table.loc["mine", "ap"] == pytest.approx(100 * (1 + 9 * 51 / 101) / 10)
     assert detectors_table.loc["absent", "status"] == "not available"
-    table = pd.read_parquet(tables / "instances.parquet").set_index(["detector", "variant"])
-    assert table.loc[("mine", "oracle"), "ap"] == pytest.approx(100)
+    table = pd.read_parquet(tables / "average_precision.parquet").set_index(["detector", "variant"])
+    assert table.loc[("mine", "ground_truth"), "ap"] == pytest.approx(100)
     # The filled boxes are the masks of 6x8 and 6x4 pixels: the truth is the latter.
     assert table.loc[("mine", "box_fill"), "ap50"] == pytest.approx(100)
     assert table.loc[("mine", "box_fill"), "box_ap"] == detectors_table.loc["mine", "ap"]
-    assert table.loc[("absent", "oracle"), "status"] == "not available"
+    assert table.loc[("absent", "ground_truth"), "status"] == "not available"
     assert table["ap"].isna().tolist() == [False, False, True, True]
     file = project / "results/coco_results/tiny/box_fill/eager/found/mine.argmax.json"
     assert [(row["image_id"], row["score"]) for row in json.loads(file.read_text())] == [(1, 0.9), (2, 0.8)]
-    assert len(pd.read_parquet(project / "results/segany/tiny/oracle/eager/found/0-of-2.parquet")) == 0
+    assert len(pd.read_parquet(project / "results/segany/tiny/ground_truth/eager/found/0-of-2.parquet")) == 0
 
 
 def test_a_second_run_has_nothing_to_do(project: Path) -> None:
@@ -160,41 +162,62 @@ def test_touched_and_copied_files_run_nothing(project: Path) -> None:
     assert planned(project) == {}
 
 
-@pytest.mark.parametrize(
-    ("file", "stages"),
-    [
-        ("src/sambench/results/statistics.py", {"accuracy_tables", "efficiency_table"}),
-        ("src/sambench/variants/baselines.py", {"segany_shard"}),
-        ("src/sambench/evaluate/segany.py", {"segany_shard"}),
-        ("workflow/scripts/prompts.py", {"prompt_group"}),
-        ("src/sambench/results/tracking.py", {"tracking"}),
-        ("src/sambench/variants/sam.py", set()),
-        ("src/sambench/config.py", set()),
-    ],
-)
-def test_an_edit_runs_the_stages_that_depend_on_it(project: Path, file: str, stages: set[str]) -> None:
-    path = project / file
-    path.write_text(path.read_text() + "\nEDITED = True\n")
+def test_an_edit_runs_what_it_can_change_and_a_release_runs_nothing(project: Path) -> None:
+    """The digest itself is tested in tests/unit/test_code_digest.py; here, what Snakemake makes of it."""
+    version = project / "src/sambench/__init__.py"
+    version.write_text(version.read_text().replace('__version__ = "', '__version__ = "9'))
+    for file in ("src/sambench/errors.py", "src/sambench/parquet.py", "src/sambench/script.py"):
+        (project / file).write_text((project / file).read_text() + "\nEDITED = True\n")
+    assert planned(project) == {}
+    baselines = project / "src/sambench/variants/baselines.py"
+    baselines.write_text(baselines.read_text() + "\nEDITED = True\n")
     # A dry run names what follows from new outputs too; the reason tells cause from consequence.
     done = snakemake(project, "--dry-run")
     caused = set()
     for rule, reason in re.findall(r"^(?:local)?rule (\w+):.*?reason: (.*?)$", done.stdout, re.MULTILINE | re.DOTALL):
         if "changed" in reason or "Updated input" in reason or "Params" in reason:
             caused.add(rule)
-    assert caused == stages, done.stdout
+    assert caused == {"segany_shard"}, done.stdout
+
+
+def test_a_table_is_one_module(project: Path) -> None:
+    """A new file in results/tables/ appears among the tables, in the report and in MLflow."""
+    shutil.copy(project / "src/sambench/results/tables/accuracy_points.py", project / "points.txt")
+    text = (project / "points.txt").read_text().replace('name="accuracy_points"', 'name="accuracy_again"')
+    text = text.replace('drawn_from=("accuracy_points",)', 'drawn_from=("accuracy_again",)')
+    text = text.replace("lambda prompt: not accuracy.is_box(prompt)", "accuracy.is_box")
+    (project / "src/sambench/results/tables/accuracy_again.py").write_text(text.replace("Point prompts", "Once more"))
+    done = snakemake(project)
+    assert done.returncode == 0, done.stderr
+    results = project / "results"
+    assert pd.read_parquet(results / "tables" / "accuracy_again.parquet")["miou"].tolist() == [50.0, 100.0]
+    assert "Once more" in (results / "report" / "index.html").read_text()
+    assert (results / "figures" / "accuracy_again.svg").is_file()
+    with sqlite3.connect(results / "mlflow.db") as database:
+        (count,) = database.execute("select count(*) from runs where name like 'accuracy_again%'").fetchone()
+    assert count == 2
+
+
+def test_a_job_runs_again_by_hand(project: Path) -> None:
+    job = project / "results/logs/segany/tiny/box_fill/eager/boxes/0-of-2.json"
+    output = project / json.loads(job.read_text())["arguments"]["segany"]
+    output.unlink()
+    command = [sys.executable, "-m", "sambench.cli", "stage", str(job)]
+    subprocess.run(command, cwd=project, env=environment(project), check=True, capture_output=True)
+    assert pd.read_parquet(output)["iou"].tolist() == [0.5]
 
 
 def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
-    tables = {"accuracy_tables": 1, "reproduction_table": 1}
-    assert planned(project, "tables") == {"prompt_group": 1, "segany_shard": 4, **tables}
-    assert planned(project, "segany") == {"prompt_group": 1, "segany_shard": 4, "segany": 1}
+    made = {"prompts_group": 1, "segany_shard": 4}
+    assert planned(project, "tables") == made | {"table": 1, "table_large": 2, "overview": 1}
+    assert planned(project, "segany") == made | {"segany": 1}
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr
-    points = pd.read_parquet(project / "results" / "tables" / "points.parquet").set_index("variant")
+    points = pd.read_parquet(project / "results" / "tables" / "accuracy_points.parquet").set_index("variant")
     assert points.loc["box_fill", "status"] == "unsupported prompt"
-    assert points.loc["oracle", "miou"] == 100.0
+    assert points.loc["ground_truth", "miou"] == 100.0
 
 
 def test_a_variant_without_weights_is_a_status_not_a_failure(project: Path) -> None:
@@ -203,7 +226,7 @@ def test_a_variant_without_weights_is_a_status_not_a_failure(project: Path) -> N
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr
     assert "put sam_vit_b_01ec64.pth into weights" in done.stderr + done.stdout
-    boxes = pd.read_parquet(project / "results" / "tables" / "boxes.parquet").set_index("variant")
+    boxes = pd.read_parquet(project / "results" / "tables" / "accuracy_boxes.parquet").set_index("variant")
     assert boxes.loc["sam_vit_b", "status"] == "no weights" and pd.isna(boxes.loc["sam_vit_b", "miou"])
 
 
@@ -218,8 +241,10 @@ def test_costs_are_measured_drawn_and_put_beside_published_figures(project: Path
     done = snakemake(project, "tables", "report")
     assert done.returncode == 0, done.stderr
     tables = project / "results" / "tables"
-    times = pd.read_parquet(tables / "segany_time.parquet").set_index("variant")
-    assert times.loc["box_fill", "boxes"].tolist() == [1, 10, 11] and times.loc["oracle", "status"] == "no network"
+    times = pd.read_parquet(tables / "latency.parquet").set_index("variant")
+    assert (
+        times.loc["box_fill", "boxes"].tolist() == [1, 10, 11] and times.loc["ground_truth", "status"] == "no network"
+    )
     rates = pd.read_parquet(tables / "throughput.parquet").set_index("variant").loc["box_fill"]
     best = rates[rates["best"]]
     assert rates["batch"].tolist() == [1, 2] and rates["boxes_per_image"].tolist() == [1.0, 1.0] and len(best) == 1

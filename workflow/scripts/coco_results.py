@@ -4,29 +4,21 @@ import json
 from pathlib import Path
 
 from sambench.files import atomic
-from sambench.results.schemas import MASKS, read_parquet
+from sambench.parquet import read_parquet
+from sambench.records import MASKS
 from sambench.script import run
 from sambench.status import OK
 
 
-def main(*, masks: str, detector: str, selection: str, output: Path) -> None:
+def main(*, masks: list[Path], detector: str, selection: str, coco_results: Path) -> None:
     """Write a JSON list of image_id, category_id, segmentation and score; without `bbox`, so areas are those of masks.
 
-    Parameters
-    ----------
-    masks
-        JSON list of the Parquet files of masks, one a shard
-    detector
-        whose boxes
-    selection
-        which rule's masks
-    output
-        JSON file to write
+    masks: Parquet files of masks, one per shard.
     """
-    with atomic(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic(coco_results) as temporary, temporary.open("w", encoding="utf-8") as file:
         opening = "["
-        for path in json.loads(masks):
-            rows = read_parquet(Path(path), MASKS).to_pandas()
+        for path in masks:
+            rows = read_parquet(path, MASKS).to_pandas()
             wanted = (rows["detector"] == detector) & (rows["selection"] == selection) & (rows["status"] == OK)
             for row in rows[wanted].itertuples(index=False):
                 segmentation = {"size": [int(side) for side in row.rle_size], "counts": row.rle_counts.decode()}

@@ -7,13 +7,7 @@ from sambench.script import run
 
 
 def main(*, folder: Path) -> None:
-    """Write annotations.json and the images of `scenes`, the same bytes on every machine.
-
-    Parameters
-    ----------
-    folder
-        where to write
-    """
+    """Write annotations.json and the images of `scenes` into a folder, the same bytes on every machine."""
     scenes.generate(folder)
 
 

@@ -244,7 +244,7 @@ def _annotation(annotation_id: int, image_id: int, category_id: int, mask: np.nd
 def _polygons(mask: np.ndarray) -> list[list[int]] | None:
     """The outlines of a mask along the edges of its pixels, one polygon a part; None when it has holes.
 
-    COCO's rasteriser gives exactly the mask back.
+    COCO's rasterizer gives exactly the mask back.
     """
     padded = np.pad(mask, 1)
     inner = padded[1:-1, 1:-1]

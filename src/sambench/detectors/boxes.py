@@ -16,7 +16,7 @@ from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
 from sambench.evaluate.score import COCO, Truth, read_results
 from sambench.progress import track
-from sambench.results.schemas import BOXES
+from sambench.records import BOXES
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def find_boxes(
     batch_size: int,
     title: str = "boxes",
 ) -> pd.DataFrame:
-    """Run a detector on images, columns of schemas.IMAGES -> columns of schemas.BOXES.
+    """Run a detector on images, columns of records.IMAGES -> columns of records.BOXES.
 
     categories: (C,) the category id of each of the detector's classes, UNKNOWN for boxes that are left out.
 
@@ -103,7 +103,7 @@ def _best(image_id: int, ids: np.ndarray, xywh: np.ndarray, scores: np.ndarray, 
 
 
 def _table(parts: Sequence[dict[str, np.ndarray]]) -> pd.DataFrame:
-    """Columns image by image -> columns of schemas.BOXES, sorted by image and there best first."""
+    """Columns image by image -> columns of records.BOXES, sorted by image and there best first."""
     if not parts:
         return no_boxes()
     table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in BOXES.names})
@@ -122,7 +122,7 @@ def import_boxes(
     images: pd.DataFrame,
     limits: Limits,
 ) -> pd.DataFrame:
-    """A file of results in the COCO format -> columns of schemas.BOXES.
+    """A file of results in the COCO format -> columns of records.BOXES.
 
     document: the parsed annotation file `annotations`; images: those that are wanted, which may be a part of them.
 

@@ -26,8 +26,8 @@ from sambench.detectors.swin import rename_swin, swin_config, without_last_norm
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
 from sambench.variants.loading import read_checkpoint
-from sambench.variants.neural import load_strictly
 from sambench.variants.sam import PIXEL_MEAN, PIXEL_STD
+from sambench.variants.strict import load_strictly
 
 WIDTH = 256
 CLIP_WIDTH = 512
@@ -192,12 +192,12 @@ class DeticDetector(BoxDetector):
     def load_files(self, paths: Sequence[Path]) -> None:
         """The checkpoint and the vectors of the classes, (C, 512) in a `.npy` of the repository's datasets/metadata."""
         weights, vectors = paths
-        self.load_official(read_checkpoint(weights), str(weights))
+        self.load_official(read_checkpoint(weights, lambda state: "backbone.fpn_output3.weight" in state), str(weights))
         self.exchange_classes(read_vectors(vectors, len(self.names)))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """The official state dict, strictly, and to the device. Raises InputError."""
-        load_strictly(self.module, rename(state), state, source, self.name)
+        load_strictly(self.module, rename, state, source, self.name)
         self.module.eval().to(self.device)
 
     def exchange_classes(self, vectors: torch.Tensor) -> None:

@@ -50,7 +50,7 @@ def phrase(name: str) -> str:
 def make_texts(names: Sequence[str], tokenizer: Any, limit: int) -> list[Text]:
     """The phrases of all names, in as few texts as fit into `limit` tokens each, in their order.
 
-    A phrase is tokenised alone. That gives the same tokens as in the text, since the tokeniser splits at spaces and
+    A phrase is tokenized alone. That gives the same tokens as in the text, since the tokenizer splits at spaces and
     full stops first, and says which are whose.
     """
     (stop,) = tokenizer.convert_tokens_to_ids(["."])

@@ -24,7 +24,8 @@ from sambench.detectors.random_weights import randomize
 from sambench.detectors.swin import rename_swin, split_projections, swin_config, without_last_norm
 from sambench.variants.base import Runtime
 from sambench.variants.loading import read_checkpoint
-from sambench.variants.neural import load_strictly, renamer
+from sambench.variants.neural import renamer
+from sambench.variants.strict import load_strictly
 
 WIDTH = 256
 LAYER = r"(transformer\.(?:en|de)coder\.layers\.\d+)\."
@@ -114,11 +115,11 @@ class HybridDetector(BoxDetector):
 
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths
-        self.load_official(read_checkpoint(path), str(path))
+        self.load_official(read_checkpoint(path, lambda state: "query_embed.weight" in state), str(path))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """The official state dict, strictly, and to the device. Raises InputError."""
-        load_strictly(self.module, rename(state), state, source, self.name)
+        load_strictly(self.module, rename, state, source, self.name)
         self.module.eval().to(self.device)
 
     def start_random(self) -> None:

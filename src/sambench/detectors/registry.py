@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError
 from sambench.status import NO_BOXES, NO_WEIGHTS, NOT_AVAILABLE, OK
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
+from sambench.variants.registry import load
 
 if TYPE_CHECKING:
     from sambench.detectors.base import BoxDetector
@@ -146,7 +147,8 @@ def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_w
 
     random_weights: random ones instead, for cost and for the graph; such boxes must be marked and never scored.
 
-    Raises InputError when there is no network, a package or file is missing, or a network without files is not known.
+    Raises InputError when there is no network, a package or file is missing, or a network without files is not known;
+    BadWeights for files that are not its own.
     """
     folders = list(folders)
     state = card.availability(folders)
@@ -159,5 +161,5 @@ def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_w
     if random_weights:
         detector.start_random()
     else:
-        detector.load_files(card.weights(folders) or [])
+        load(detector, card.weights(folders) or [])
     return detector

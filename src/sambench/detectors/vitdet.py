@@ -43,8 +43,9 @@ from sambench.variants.arrays import read_arrays
 from sambench.variants.base import Runtime
 from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import read_checkpoint
-from sambench.variants.neural import load_strictly, renamer
+from sambench.variants.neural import renamer
 from sambench.variants.sam import PIXEL_MEAN, PIXEL_STD
+from sambench.variants.strict import load_strictly
 
 WIDTH = 256  # channels of the pyramid
 STRIDES = (4, 8, 16, 32, 64)
@@ -236,13 +237,17 @@ class VitDetDetector(BoxDetector):
 
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths
-        state = read_arrays(path) if path.suffix == ".pkl" else read_checkpoint(path)
+        state = (
+            read_arrays(path)
+            if path.suffix == ".pkl"
+            else read_checkpoint(path, lambda state: "backbone.net.pos_embed" in state)
+        )
         self.load_official(state, str(path))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """The official state dict, strictly, and to the device. Raises InputError."""
-        ours = {key: value.float() for key, value in rename(state).items()}
-        load_strictly(self.module, ours, state, source, self.name, assign=True)
+        floats = {key: value.float() for key, value in state.items()}
+        load_strictly(self.module, rename, floats, source, self.name, assign=True)
         self.module.eval().requires_grad_(False).to(self.device)
 
     def start_random(self) -> None:

@@ -21,8 +21,8 @@ from sambench.detectors.classes import coco_names
 from sambench.detectors.random_weights import randomize
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
-from sambench.variants.loading import read_checkpoint
-from sambench.variants.neural import load_strictly
+from sambench.variants.loading import is_safetensors, read_checkpoint
+from sambench.variants.strict import load_strictly
 from sambench.variants.yolo import Prepared, read_pickled_model, ultralytics
 
 
@@ -61,7 +61,7 @@ class YoloDetector(BoxDetector):
     def load_files(self, paths: Sequence[Path]) -> None:
         """The pickled model that ultralytics publishes (`.pt`), or a state dict with `names` in its metadata."""
         (path,) = paths
-        if path.suffix == ".pt":
+        if path.is_file() and not is_safetensors(path):
             model = read_pickled_model(path)
             state, names = model.float().state_dict(), list(dict(model.names).values())
         else:
@@ -69,7 +69,7 @@ class YoloDetector(BoxDetector):
         if len(names) != self.classes:
             found = f"{len(names)} names"
             raise InputError(path, "names", expected=f"{self.classes} classes, as the card has it", found=found)
-        load_strictly(self.module, state, state, str(path), self.name)
+        load_strictly(self.module, dict, state, str(path), self.name)
         self.names = names
         self.module.eval().to(self.device)
 
@@ -114,7 +114,7 @@ class YoloDetector(BoxDetector):
 
 def _names(path: Path) -> list[str]:
     """The list `names` in the metadata of a safetensors file; empty when there is none."""
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return []
     from safetensors import safe_open
 

@@ -6,15 +6,16 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sambench.config import CONFIG_FOLDER, Study
+from sambench.config import CONFIG_FOLDER
 from sambench.detectors.registry import read_detectors, selected_detectors
 from sambench.errors import InputError, near_matches
-from sambench.variants.registry import Card
+from sambench.study import Study
+from sambench.variants.cards import Card
 
 COLUMNS = (
     *("name", "kind", "file", "urls", "bytes", "sha256", "md5", "git_blob"),
@@ -174,25 +175,68 @@ def from_card(card: Card, folders: Sequence[Path]) -> list[Download]:
     return from_checkpoints(card.checkpoints if card.builder else (), folders, card.licence_weights)
 
 
-def selected(study: Study) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """What a study needs: names of the table of downloads, and checkpoints of its variants and detectors.
+@dataclass(frozen=True)
+class Retrieval:
+    """What one dataset, variant or detector of a study consists of, as far as it can be fetched.
 
-    Datasets name theirs in `downloads`. Of the published boxes of detectors, those are meant that the table has.
+    kind: datasets, variants or detectors. names: rows of the table of downloads. checkpoints: as cards have them.
+    wanted: whether the study needs the files; variants that are only timed or counted do without weights.
     """
-    chosen, config = study.config["study"], study.config
-    names = [name for dataset in chosen["datasets"] for name in config["datasets"][dataset].get("downloads", [])]
-    variants = list(chosen["variants"])
-    if "object_aware" in chosen.get("samplers", []):
-        variants.append(config["segevery"]["detector"])
-    cards: list[Card] = [study.cards[variant] for variant in variants]
-    detectors = read_detectors(config["detectors"])
+
+    kind: str
+    name: str
+    names: Sequence[str] = ()
+    checkpoints: Sequence[Mapping[str, Any]] = ()
+    wanted: bool = True
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for a parameter of a rule."""
+        return asdict(self)
+
+    def missing(self, study: Study) -> bool:
+        """Whether a file is not where the study looks for it."""
+        if self.kind == "datasets":
+            entry = study.settings.datasets[self.name]
+            return not (Path(entry.annotations).exists() and Path(entry.images).exists())
+        if self.kind == "variants":
+            return study.cards[self.name].weights(study.weights_folders) is None
+        items = find(self.names, read_table(), {}, study.weights_folders)
+        items += from_checkpoints(self.checkpoints, study.weights_folders)
+        return not all(item.target.exists() for item in items)
+
+
+def retrievals(study: Study) -> dict[str, Retrieval]:
+    """What a study may have to fetch, by `kind/name`.
+
+    Datasets name their downloads in `downloads`. Of the published boxes of detectors, those are meant that the table
+    of downloads has. Variants and detectors without a public address have nothing to fetch.
+    """
+    settings = study.settings
+    items = [
+        Retrieval("datasets", name, settings.datasets[name].downloads)
+        for name in study["datasets"]
+        if settings.datasets[name].downloads
+    ]
+    judged = bool(study["prompt_groups"] or study["samplers"])
+    variants = [
+        *study["variants"],
+        *([settings.segevery.detector] if "object_aware" in study["samplers"] else []),
+    ]
+    counted = [settings.efficiency.reference] if "efficiency" in study["measures"] else []
+    for name in dict.fromkeys([*variants, *counted]):
+        card, wanted = study.cards[name], judged and name in variants
+        if card.builder and any(checkpoint.get("url") for checkpoint in card.checkpoints):
+            items.append(Retrieval("variants", name, checkpoints=card.checkpoints, wanted=wanted))
+    detectors = read_detectors(study.plain["detectors"])
     published = {item.target: item.name for item in read_table().values() if item.kind == "boxes"}
-    for detector in (detectors[name] for name in selected_detectors(config)):
-        files = [detector.result_file(dataset) for dataset in chosen["datasets"]]
-        names += [published[file] for file in files if file in published]
-        if not all(files):
-            cards.append(detector)
-    return list(dict.fromkeys(names)), [file for card in cards if card.builder for file in card.checkpoints]
+    for detector in (detectors[name] for name in selected_detectors(study.plain)):
+        files = [detector.result_file(dataset) for dataset in study["datasets"]]
+        names = [published[file] for file in files if file in published]
+        runs = bool(detector.builder) and not all(files)
+        checkpoints = detector.checkpoints if runs and any(c.get("url") for c in detector.checkpoints) else ()
+        if names or checkpoints:
+            items.append(Retrieval("detectors", detector.name, names, checkpoints))
+    return {f"{item.kind}/{item.name}": item for item in items}
 
 
 def find(

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from sambench.downloads import hub
 from sambench.downloads.archives import unpack
-from sambench.downloads.catalogue import Download, file_digest
+from sambench.downloads.catalogue import Download, Retrieval, file_digest, find, from_checkpoints, read_table
 from sambench.downloads.transfer import Patience, Refusal, check_space, receive, size
 from sambench.errors import InputError
 from sambench.files import default_cache, write_text
@@ -203,6 +203,24 @@ def download_all(items: Iterable[Download], store: Store) -> None:
         except OSError as error:
             errors.append(InputError(item.target, found=error.strerror or error, remedy="make the folder writable"))
     _report(errors, missing)
+
+
+def retrieve(retrieval: Retrieval, folders: Sequence[Path], cache: str = "", *, offline: bool = False) -> list[str]:
+    """Fetch what is missing of a dataset, variant or detector, and say in one line per file what is there now.
+
+    cache: a folder; empty: the default. Raises InputError when a dataset stays incomplete; what is missing of a variant
+    or detector is printed, and becomes a status of its results.
+    """
+    items = find(retrieval.names, read_table(), {}, folders) + from_checkpoints(retrieval.checkpoints, folders)
+    store = Store((Path(cache) if cache else default_cache()).expanduser().absolute(), offline)
+    if retrieval.wanted:
+        try:
+            download_all(items, store)
+        except InputError as error:
+            if retrieval.kind == "datasets":
+                raise
+            print(f"{retrieval.name}: {error}", file=sys.stderr)
+    return [f"{item.target}: {'here' if store.placed(item) else 'missing'}" for item in items]
 
 
 def show_all(items: Iterable[Download], store: Store) -> None:

@@ -28,11 +28,11 @@ import hotcoco.mask
 import numpy as np
 from hotcoco import Params, StreamingEval
 
-BOXES, MASKS = "bbox", "segm"
+BBOX, SEGM = "bbox", "segm"
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 NOTHING_TO_FIND = -1.0  # what the references give where no ground truth is of the kind
 
-_GEOMETRY = {BOXES: "bbox", MASKS: "segmentation"}
+_GEOMETRY = {BBOX: "bbox", SEGM: "segmentation"}
 _SIZES = ("small", "medium", "large")
 _AREAS = ("all", *_SIZES)  # the order of the area axis
 _BATCH = 64  # images handed over at once: a call for each costs a third more
@@ -70,7 +70,7 @@ class Evaluator:
     """Takes the images of a dataset one at a time, in any order; evaluators of several shards add up exactly.
 
     categories: dicts with `id` and, for LVIS, `frequency` (r, c or f): the same for every shard.
-    iou_type: BOXES or MASKS.
+    iou_type: BBOX or SEGM.
     class_agnostic: categories do not have to agree, as with `useCats = 0` of pycocotools. With LVIS what is judged is
         still chosen by category, but `not_exhaustive_category_ids` spares no detection then; there is no reference
         for it, since lvis finds nothing at all with `use_cats = 0`.
@@ -79,7 +79,7 @@ class Evaluator:
     def __init__(
         self,
         categories: Sequence[dict[str, Any]],
-        iou_type: str = MASKS,
+        iou_type: str = SEGM,
         rules: Rules = COCO,
         *,
         class_agnostic: bool = False,

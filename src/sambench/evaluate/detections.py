@@ -23,7 +23,7 @@ ENCODE_AHEAD = 4  # chunks of masks that wait for their run-lengths while the de
 
 
 def box_prompts(boxes: Mapping[str, pd.DataFrame], instances: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Boxes by detector, columns of schemas.BOXES -> rows of prompts, columns of schemas.PROMPTS and three more.
+    """Boxes by detector, columns of records.BOXES -> rows of prompts, columns of records.PROMPTS and three more.
 
     `detected` is True, `category_id` and `score` are the detector's. `prompt` is the name of the detector and `box`
     x0, y0, x1, y1. `annotation_id` is NOTHING, or where `instances` are given, the instance that a box is on.
@@ -46,7 +46,7 @@ def box_prompts(boxes: Mapping[str, pd.DataFrame], instances: pd.DataFrame | Non
 def instance_of(boxes: pd.DataFrame, instances: pd.DataFrame) -> np.ndarray:
     """For each box the annotation of its image and category whose box it overlaps most by IoU, else NOTHING.
 
-    The masks of these instances are what `oracle` answers to boxes of a detector: the ceiling that their AP has
+    The masks of these instances are what `ground_truth` answers to boxes of a detector: the ceiling that their AP has
     with perfect masks. Both tables have image_id, category_id and x, y, w, h in pixels; returns (N,) int64.
     """
     answer = np.full(len(boxes), NOTHING, dtype=np.int64)
@@ -113,7 +113,7 @@ class DetectedMasks:
             self.counts[rule][rows] = encoded[chosen[rule]]
 
     def table(self, boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-        """The columns of schemas.MASKS, rule by rule in the order of the boxes (as of `box_prompts`).
+        """The columns of records.MASKS, rule by rule in the order of the boxes (as of `box_prompts`).
 
         Raises RuntimeError when a box was never decoded: a bug that must not become a lower AP.
         """

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import torch
 from rlemasklib import RLEMask
-from torchvision.ops import batched_nms
 
 from sambench.device import synchronize
 from sambench.masks import run_lengths
@@ -114,13 +113,19 @@ class Trace:
     clock: Callable[[], float] = time.perf_counter
 
     @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of a block, with the work that it left running on a GPU."""
+    def measure(self, stage: str, within: str | None = None) -> Iterator[None]:
+        """Add the time of a block, with the work that it left running on a GPU.
+
+        within: the stage whose own block this one lies in, which does not get the time.
+        """
         synchronize()
         start = self.clock()
         yield
         synchronize()
-        self.seconds[stage] += self.clock() - start
+        seconds = self.clock() - start
+        self.seconds[stage] += seconds
+        if within is not None:
+            self.seconds[within] -= seconds
 
 
 @torch.inference_mode()
@@ -144,14 +149,15 @@ def select(
     upsampling = candidates.upsampling
     height, width = upsampling.size
     frame = upsampling.frame or (0, 0)
-    budget = SLICE_BYTES["cuda" if candidates.logits.is_cuda else "cpu"]
+    budget = SLICE_BYTES["cuda" if candidates.scores.is_cuda else "cpu"]
     step = max(1, budget // (4 * max(height * width, frame[0] * frame[1])))
     kept: list[int] = []
     runs: list[RLEMask] = []
     stability: list[float] = []
     for start in range(0, len(prompt), step):
         p, c = prompt[start : start + step], column[start : start + step]
-        low = candidates.logits[p, tokens[p, c]]
+        with trace.measure("decode", within="postprocess"):  # a fast decoder draws what is asked for
+            low = candidates.at(p, tokens[p, c])
         for row, value, mask, confident in _stable(low, upsampling, settings, covered is not None):
             trace.left["stability"] += 1
             run = run_lengths(mask)
@@ -268,6 +274,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
 
     A score that is NaN counts as 1: such masks are all equally good.
     """
+    from torchvision.ops import batched_nms  # here: torchvision imports torch._dynamo, which takes seconds
+
     kept = batched_nms(
         torch.from_numpy(boxes).float(),
         torch.from_numpy(np.nan_to_num(scores, nan=1.0)),

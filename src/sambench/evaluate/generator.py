@@ -218,7 +218,7 @@ def _refined(
     """
     tokens = answers(candidates, multimask)
     rows = torch.arange(len(prompts)).repeat_interleave(tokens.shape[1])
-    logits = candidates.logits[rows.to(tokens.device), tokens.flatten()]
+    logits = candidates.at(rows, tokens.flatten())
     again = replace(prompts[rows.numpy()], masks=logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
     parts = []
     for start in range(0, len(again), len(prompts)):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sambench.evaluate.average_precision import BOXES, MASKS, NOTHING_TO_FIND, Evaluator
+from sambench.evaluate.average_precision import BBOX, NOTHING_TO_FIND, SEGM, Evaluator
 from sambench.evaluate.score import Truth, read_truth
 from sambench.status import OK, summary
 
@@ -23,7 +23,7 @@ STATISTICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ap_rar
 
 
 def truth_of(annotations: Path, iou_type: str, images: pd.DataFrame) -> Truth:
-    """The annotation file of a dataset, limited to its indexed images (columns of schemas.IMAGES).
+    """The annotation file of a dataset, limited to its indexed images (columns of records.IMAGES).
 
     Raises InputError as `sambench score` does.
     """
@@ -33,8 +33,8 @@ def truth_of(annotations: Path, iou_type: str, images: pd.DataFrame) -> Truth:
 
 
 def box_precision(truth: Truth, boxes: pd.DataFrame, *, class_agnostic: bool = False) -> dict[str, float]:
-    """AP of boxes, columns of schemas.BOXES: the numbers of STATISTICS in per cent, absent where undefined."""
-    evaluator = Evaluator(truth.categories, BOXES, truth.rules, class_agnostic=class_agnostic)
+    """AP of boxes, columns of records.BOXES: the numbers of STATISTICS in per cent, absent where undefined."""
+    evaluator = Evaluator(truth.categories, BBOX, truth.rules, class_agnostic=class_agnostic)
     xywh = boxes[["x", "y", "w", "h"]].to_numpy().tolist()
     _add(evaluator, truth, boxes, [{"bbox": box} for box in xywh], truth.images)
     return _per_cent(evaluator.finish().statistics)
@@ -50,9 +50,9 @@ def mask_precision(
     """AP of masks by (detector, selection): STATISTICS in per cent, the number of `detections`, and the `status`.
 
     keys: the detectors and selections that are wanted. shards: the image ids of each shard and its masks, columns of
-    schemas.MASKS; only one is in memory at a time. Rows without a mask are not compared; the status counts them.
+    records.MASKS; only one is in memory at a time. Rows without a mask are not compared; the status counts them.
     """
-    evaluators = {key: Evaluator(truth.categories, MASKS, truth.rules, class_agnostic=class_agnostic) for key in keys}
+    evaluators = {key: Evaluator(truth.categories, SEGM, truth.rules, class_agnostic=class_agnostic) for key in keys}
     statuses: dict[tuple[str, str], Counter[str]] = {key: Counter() for key in evaluators}
     for images, masks in shards:
         groups = dict(list(masks.groupby(["detector", "selection"], sort=False)))

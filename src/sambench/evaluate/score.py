@@ -20,9 +20,9 @@ from rlemasklib import RLEMask
 
 from sambench.datasets import checks
 from sambench.errors import InputError
-from sambench.evaluate.average_precision import BOXES, COCO, FREQUENCIES, LVIS, MASKS, Evaluator, Rules
+from sambench.evaluate.average_precision import BBOX, COCO, FREQUENCIES, LVIS, SEGM, Evaluator, Rules
 
-IOU_TYPES = (MASKS, BOXES)
+IOU_TYPES = (SEGM, BBOX)
 
 _NUMBERS = frozenset((float, int))
 _PIECE = 1 << 22  # characters
@@ -47,7 +47,7 @@ class Truth:
 def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False) -> dict[str, Any]:
     """All statistics of the format's own evaluator as fractions, unrounded, and what they were made from.
 
-    iou_type: MASKS or BOXES; when empty, masks if the first result has one.
+    iou_type: SEGM or BBOX; when empty, masks if the first result has one.
     A file is LVIS where its images have `neg_category_ids`, else COCO.
 
     Raises InputError for whatever is wrong with either file.
@@ -56,7 +56,7 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         raise InputError("--iou-type", expected=" or ".join(IOU_TYPES), found=iou_type)
     if not iou_type:
         first = next(_entries(results), None)
-        iou_type = MASKS if isinstance(first, dict) and "segmentation" in first else BOXES
+        iou_type = SEGM if isinstance(first, dict) and "segmentation" in first else BBOX
     reference = read_truth(truth, iou_type)
     found = read_results(results, iou_type, reference, truth)
     count = sum(map(len, found.values()))
@@ -65,7 +65,7 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         size = [image.get("height"), image.get("width")]
         detections = [
             {"category_id": category, "score": confidence}
-            | ({"segmentation": {"size": size, "counts": shape}} if iou_type == MASKS else {"bbox": shape})
+            | ({"segmentation": {"size": size, "counts": shape}} if iou_type == SEGM else {"bbox": shape})
             for category, confidence, shape in found.pop(image_id, ())
         ]
         evaluator.add(image, reference.annotations.get(image_id, []), detections)
@@ -102,7 +102,7 @@ def read_truth(path: Path, iou_type: str) -> Truth:
         image_id = checks.integer(image, "id", path, field)
         if image_id in images:
             raise _refusal(path, f"{field}.id", "an id that no image before it has", image_id, "remove the repetition")
-        if iou_type == MASKS:
+        if iou_type == SEGM:
             for side in ("height", "width"):
                 checks.integer(image, side, path, field, low=1, high=checks.SIDE_LIMIT)
         for name in _FEDERATED if rules.federated else ():
@@ -141,7 +141,7 @@ def _annotation(
     if crowd not in (0, 1):
         raise _refusal(path, f"{field}.iscrowd", "0 or 1", crowd, "correct it, or leave it out for 0")
     kept = {"id": row["id"], "category_id": category, "area": area, "iscrowd": int(crowd)}
-    if iou_type == BOXES:
+    if iou_type == BBOX:
         box = row.get("bbox")
         if not checks.is_box(box):
             remedy = "add or correct it"
@@ -169,7 +169,7 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
     sizes: dict[int, list[Any]] = {
         image_id: [image.get("height"), image.get("width")] for image_id, image in truth.images.items()
     }
-    shape = _mask if iou_type == MASKS else _box
+    shape = _mask if iou_type == SEGM else _box
     found: dict[int, list[Detection]] = {image_id: [] for image_id in sizes}
     for i, entry in enumerate(_entries(path)):
         if type(entry) is not dict:

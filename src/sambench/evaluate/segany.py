@@ -86,7 +86,7 @@ class LoadedImage:
 def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -> list[ImageTask]:
     """Group prompts and ground truth by image, without a scan per image. Images without prompts are left out.
 
-    All tables carry the columns of results/schemas.py; `prompts` must have the index 0, 1, ... Where its column
+    All tables carry the columns of results/records.py; `prompts` must have the index 0, 1, ... Where its column
     `detected` says so, a row is the box of a detector (see detections.py).
 
     Raises InputError when a prompt names an annotation or an image that is not there.
@@ -159,7 +159,7 @@ class Outcome(Protocol):
         """Say of rows why there is nothing."""
 
 
-class Scores:
+class ChosenIous:
     """The columns of prompts from ground truth, one row a prompt, everything null until it is scored.
 
     selections: the rules whose IoU is wanted; `argmax` always is.
@@ -181,10 +181,10 @@ class Scores:
             ious[prompt, token] = masks.iou(shared, area, truth)
 
         every = np.arange(len(batch.rows))
-        best, single = argmax.cpu().numpy(), candidates.single.cpu().numpy()
+        best = argmax.cpu().numpy()
         self.iou["argmax"][batch.rows] = ious[every, best]
         if "single" in self.selections:
-            self.iou["single"][batch.rows] = ious[every, single]
+            self.iou["single"][batch.rows] = ious[every, candidates.single.cpu().numpy()]
         if "oracle" in self.selections:
             self.iou["oracle"][batch.rows] = ious.max(axis=1)
         self.predicted_iou[batch.rows] = candidates.scores.cpu().numpy()[every, best]
@@ -222,7 +222,7 @@ def evaluate(
     for loaded in track(read_ahead(partial(load, variant), tasks), len(tasks), title):
         usable = []
         for batch in loaded.task.batches:
-            if batch.prompts.kind in variant.prompt_kinds:
+            if variant.supports(batch.prompts, batch.clicks):
                 usable.append(batch)
             else:
                 outcome(batch).give_up(batch.rows, UNSUPPORTED_PROMPT)
@@ -278,7 +278,7 @@ def enlarge(
     step = max(1, UPSAMPLING_BYTES // (4 * max(size[0] * size[1], frame[0] * frame[1])))
     for start in range(0, len(prompt), step):
         p, t = prompt[start : start + step], token[start : start + step]
-        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.logits[p, t])
+        yield p.numpy(), t.numpy(), candidates.upsampling.masks(candidates.at(p, t))
 
 
 def _counts(
@@ -313,8 +313,8 @@ def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndar
     )
 
 
-def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: Scores) -> pd.DataFrame:
-    """Scores beside the facts of their instances: the columns of schemas.SEGANY, in the order of the prompts.
+def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: ChosenIous) -> pd.DataFrame:
+    """Scores beside the facts of their instances: the columns of records.SEGANY, in the order of the prompts.
 
     Raises RuntimeError when a planned prompt was never scored: a bug that must not become a mean.
     """

@@ -25,7 +25,7 @@ from sambench.evaluate.samplers import OBJECT_AWARE, ORACLE_BOXES, Sampler
 from sambench.masks import decode_rle
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, release_memory, reset_peak
 from sambench.progress import track
-from sambench.results.schemas import EVERYTHING_MASKS, SEGEVERY
+from sambench.records import SEGEVERY, SEGEVERY_MASKS
 from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
 from sambench.variants.base import Variant
 
@@ -55,7 +55,7 @@ class EverythingTask:
 
 
 def plan(images: pd.DataFrame, instances: pd.DataFrame, count: int) -> list[EverythingTask]:
-    """The first `count` images by id that have instances. Tables carry the columns of results/schemas.py."""
+    """The first `count` images by id that have instances. Tables carry the columns of results/records.py."""
     rows_of = instances.groupby("image_id").indices
     tasks: list[EverythingTask] = []
     for image in images.sort_values("image_id").itertuples(index=False):
@@ -102,7 +102,7 @@ def measure_quality(
     detect: Detector | None = None,
     keep: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records (columns of schemas.SEGEVERY) without times, and the masks (schemas.EVERYTHING_MASKS) if `keep`."""
+    """Records (columns of records.SEGEVERY) without times, and the masks (records.SEGEVERY_MASKS) if `keep`."""
     records, kept = [], []
     for task in track(tasks, len(tasks), f"segevery {variant.name}"):
         record, masks = _attempt(variant, sampler, task, settings, detect)
@@ -122,7 +122,7 @@ def measure_time(
     detect: Detector | None = None,
     warmup: int = 2,
 ) -> pd.DataFrame:
-    """Records (columns of schemas.SEGEVERY) with times and peak memory, without matches.
+    """Records (columns of records.SEGEVERY) with times and peak memory, without matches.
 
     All images are read first; the first one is done `warmup` times before the clock starts.
     """
@@ -147,7 +147,7 @@ def measure_time(
 
 
 def records_table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Records as rows with the columns of schemas.SEGEVERY, null where a record has no value."""
+    """Records as rows with the columns of records.SEGEVERY, null where a record has no value."""
     return pd.DataFrame(
         [{name: record.get(name) for name in SEGEVERY.names} for record in records], columns=SEGEVERY.names
     )
@@ -262,12 +262,12 @@ def _xywh(box: np.ndarray) -> list[float]:
 
 
 def no_masks_table() -> pd.DataFrame:
-    """No rows of schemas.EVERYTHING_MASKS."""
-    return pd.DataFrame(columns=EVERYTHING_MASKS.names)
+    """No rows of records.SEGEVERY_MASKS."""
+    return pd.DataFrame(columns=SEGEVERY_MASKS.names)
 
 
 def masks_table(masks: Masks, task: EverythingTask) -> pd.DataFrame:
-    """Rows of schemas.EVERYTHING_MASKS, in the order of the generator."""
+    """Rows of records.SEGEVERY_MASKS, in the order of the generator."""
     x0, y0, x1, y1 = masks.boxes.T
     return pd.DataFrame(
         {

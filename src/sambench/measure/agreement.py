@@ -1,12 +1,13 @@
 """How far the masks of a runtime are from those of eager float32: the figure that a faster runtime must show beside it.
 
-No ground truth is asked, so it can also be had with random weights: it tells runtimes apart, not variants. Both runs
+It needs no ground truth, so random weights serve too: it tells runtimes apart, not variants. Both runs
 see the same images and boxes, and the mask compared is that of the token that eager float32 chooses, so that two tokens
 of nearly the same score are not mistaken for two masks.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sambench import masks
-from sambench.measure.session import as_table
+from sambench import masks, records
+from sambench.measure.latency import relative_boxes
+from sambench.measure.session import Measured, MeasuringJob, as_table, build_seeded, load_images, observe
 from sambench.progress import track
-from sambench.results.schemas import AGREEMENT_RUN
 from sambench.status import OK
-from sambench.variants.base import Prompts, Variant
+from sambench.variants.base import Prompts, Runtime, Variant
+
+RECORD = records.AGREEMENT
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def answers(
 
 
 def compare(reference: Sequence[Answers], other: Sequence[Answers]) -> pd.DataFrame:
-    """Rows with the columns of schemas.AGREEMENT_RUN, one a box; two empty masks agree."""
+    """Rows with the columns of records.AGREEMENT, one a box; two empty masks agree."""
     rows: list[dict[str, Any]] = []
     for one, two in zip(reference, other, strict=True):
         areas, found = masks.area(one.packed), masks.area(two.packed)
@@ -77,4 +80,20 @@ def compare(reference: Sequence[Answers], other: Sequence[Answers]) -> pd.DataFr
             }
             for box, (iou, area, same) in enumerate(zip(ious, areas, one.chosen == two.chosen, strict=True))
         ]
-    return as_table(rows, AGREEMENT_RUN)
+    return as_table(rows, RECORD)
+
+
+def run(job: MeasuringJob) -> Measured:
+    """Compare the masks of a variant under a runtime with those of eager float32 on the same images and boxes."""
+
+    def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
+        images, _ = job.annotated()
+        loaded, boxes = load_images(images), relative_boxes(job.settings["boxes"])
+        plain = build_seeded(job.card, Runtime(device=job.runtime.device, threads=job.runtime.threads), job.folders)
+        reference = answers(plain, loaded, boxes)
+        del plain
+        gc.collect()
+        tokens = [answer.chosen for answer in reference]
+        return compare(reference, answers(model, loaded, boxes, tokens)), {}
+
+    return observe("agreement", job, RECORD, measurement)

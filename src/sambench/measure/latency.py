@@ -2,7 +2,7 @@
 
 The survey's SegAny time (arXiv 2410.04960): 100 images, 50 fixed boxes on each, the time so far at every tenth box.
 The code is that of the accuracy runs (`encode_prepared`, `decode`, `Upsampling`), in runs of its own. The device is
-synchronised at both ends of every step.
+synchronized at both ends of every step.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sambench import records
 from sambench.device import synchronize
-from sambench.measure.session import as_table, out_of_memory
+from sambench.measure.session import Measured, MeasuringJob, as_table, load_images, observe, out_of_memory
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak
 from sambench.progress import track
-from sambench.results.schemas import LATENCY
 from sambench.status import OK
 from sambench.variants.base import Prompts, Variant
 
+RECORD = records.LATENCY
 BOX_SEED = 0
 SIDES = (0.05, 0.6)  # shortest and longest side of a box, as a share of the image's
 
@@ -63,7 +64,7 @@ def time_image(variant: Variant, image: np.ndarray, boxes: np.ndarray, device: t
     encode, decodes, upsamples = last - ready, [], []
     for box in absolute:
         candidates = variant.decode(features, Prompts(boxes=box[None]))
-        chosen = candidates.logits[torch.zeros_like(candidates.single), candidates.argmax()]
+        chosen, _ = candidates.take(candidates.argmax())
         synchronize()
         decoded = time.perf_counter()
         candidates.upsampling.masks(chosen)
@@ -84,12 +85,12 @@ def measure(
     warmup: int,
     min_seconds: float,
 ) -> tuple[pd.DataFrame, float]:
-    """Rows with the columns of schemas.LATENCY, and the seconds of the very first call, compilation included.
+    """Rows with the columns of records.LATENCY, and the seconds of the very first call, compilation included.
 
     images: (id, image) in memory. warmup: further calls on the first image before the clock counts. The images are gone
     through again until `min_seconds` have passed, so that a fast variant is not judged by a moment.
 
-    A want of memory ends the measurement with a row that says how much was in use and asked for.
+    Exhausted memory ends the measurement with a row that says how much was in use and asked for.
     """
     reset_peak(device)
     rows: list[dict[str, Any]] = []
@@ -122,4 +123,23 @@ def measure(
                 number += 1
     except OutOfMemory as error:
         rows = [{"image_id": images[0][0], "pass": number, **out_of_memory(error, device)}]
-    return as_table(rows, LATENCY), first
+    return as_table(rows, RECORD), first
+
+
+def run(job: MeasuringJob) -> Measured:
+    """Time a variant on the first images of a data set; it has the machine to itself."""
+    wanted = job.settings
+
+    def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
+        images, _ = job.annotated()
+        table, first = measure(
+            model,
+            load_images(images),
+            relative_boxes(wanted["boxes"]),
+            device,
+            warmup=wanted["warmup"],
+            min_seconds=wanted["min_seconds"],
+        )
+        return table, {"first_ms": 1000 * first}
+
+    return observe("latency", job, RECORD, measurement)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,54 @@ import pyarrow as pa
 import torch
 
 from sambench.datasets.coco import read_image
-from sambench.errors import InputError
-from sambench.files import sha256
+from sambench.digests import digest
+from sambench.errors import BadWeights, InputError, UnsupportedRuntime
 from sambench.measure import machine
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, requested_mib, reset_peak
-from sambench.results.schemas import IMAGES, INSTANCES, read_parquet
-from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.parquet import read_parquet
+from sambench.records import IMAGES, INSTANCES
+from sambench.status import (
+    BAD_WEIGHTS,
+    NO_DEVICE,
+    NO_NETWORK,
+    NO_WEIGHTS,
+    OK,
+    OUT_OF_MEMORY,
+    UNSUPPORTED_PROMPT,
+    UNSUPPORTED_RUNTIME,
+)
 from sambench.variants.base import BOX, Runtime, Variant
-from sambench.variants.registry import Card, build
+from sambench.variants.cards import Card
+from sambench.variants.registry import build
 
 WEIGHTS_SEED = 0  # of random weights: the same ones in every runtime
 
 # What is measured: a variant on a device -> rows, and facts of the run.
 Measurement = Callable[[Variant, torch.device], tuple[pd.DataFrame, dict[str, Any]]]
+# What a measure gives: rows, the name of the GPU, and facts for the provenance of their file.
+Measured = tuple[pd.DataFrame, str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class MeasuringJob:
+    """One variant under one runtime, to be measured.
+
+    settings: the section of the configuration with the measure's name. images, instances: Parquet files of the data
+    set; None where a measure needs no data. Each measure is a module with RECORD, the schema of its rows, and
+    `run(job)`, which gives `Measured`.
+    """
+
+    card: Card
+    runtime: Runtime
+    folders: Sequence[Path]
+    settings: Mapping[str, Any]
+    images: Path | None = None
+    instances: Path | None = None
+
+    def annotated(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The first images by id that have annotations, as many as the settings say, and their annotations."""
+        assert self.images is not None and self.instances is not None, "a measure of images needs a data set"
+        return annotated(self.images, self.instances, self.settings["images"])
 
 
 def as_table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
@@ -41,19 +77,17 @@ def build_seeded(card: Card, runtime: Runtime, folders: Iterable[Path]) -> Varia
     return build(card, runtime, folders, random_weights=card.weights(folders) is None)
 
 
-def observe(
-    title: str, card: Card, runtime: Runtime, folders: Iterable[Path], schema: pa.Schema, measurement: Measurement
-) -> tuple[pd.DataFrame, dict[str, str]]:
+def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measurement) -> Measured:
     """Build a variant, measure it, and watch what else the machine does meanwhile.
 
-    Without a checkpoint weights are random: times and memory do not depend on them. Returns rows with the columns of
+    Without a checkpoint weights are random: times and memory do not depend on them. Gives rows with the columns of
     `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of their file:
     weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `others` (cores that
     other processes kept busy), `busy`, and what the measurement adds.
     """
-    folders = list(folders)
-    device = runtime.torch_device()
+    card, runtime, folders = job.card, job.runtime, list(job.folders)
     state = card.availability(folders, runtime)
+    device = torch.device("cpu") if state == NO_DEVICE else runtime.torch_device()
     facts: dict[str, Any] = {"weights": "none"}
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
@@ -70,11 +104,12 @@ def observe(
         if facts["busy"]:
             print(f"{title} {card.name}: others keep {others:.1f} cores busy", file=sys.stderr)
     paths = card.weights(folders) if state == OK else None
-    return table, {
-        "weights_sha256": ",".join(sha256(path) for path in paths or []),
+    facts_of_file = {
+        "weights_sha256": ",".join(digest(path) for path in paths or []),
         "machine": json.dumps(machine.record(device), sort_keys=True),
         "run": json.dumps(facts, sort_keys=True),
     }
+    return table, "" if state == NO_DEVICE else runtime.device_name(), facts_of_file
 
 
 def _measure(
@@ -95,6 +130,10 @@ def _measure(
             if BOX not in model.prompt_kinds:
                 return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
             return measurement(model, device)
+    except (BadWeights, UnsupportedRuntime) as error:
+        print(error, file=sys.stderr)
+        status = BAD_WEIGHTS if isinstance(error, BadWeights) else UNSUPPORTED_RUNTIME
+        return as_table([{"status": status}], schema), {}
     except InputError as error:
         if state == OK:
             raise

@@ -20,20 +20,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sambench import records
 from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
 from sambench.device import synchronize
-from sambench.measure.session import as_table, out_of_memory
+from sambench.measure.session import Measured, MeasuringJob, as_table, observe, out_of_memory
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak, total_mib
-from sambench.results.schemas import THROUGHPUT_RUN
 from sambench.status import MEMORY_LIMIT, OK
 from sambench.variants.base import Prompts, Variant
 
+RECORD = records.THROUGHPUT
 SHARE = 0.9  # of the memory of the device or the host, where no limit is set
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageBoxes:
     """One image: its file, (height, width), and its boxes (K, 4) float32 as x0, y0, x1, y1."""
 
     path: str
@@ -41,18 +42,18 @@ class Task:
     boxes: np.ndarray
 
 
-def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[Task]:
-    """One task an image. Tables carry the columns of results/schemas.py; every image has instances."""
+def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
+    """One task an image. Tables carry the columns of results/records.py; every image has instances."""
     xywh = instances[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
     rows_of = instances.groupby("image_id").indices
     return [
-        Task(image.path, (image.height, image.width), boxes[rows_of[image.image_id]])
+        ImageBoxes(image.path, (image.height, image.width), boxes[rows_of[image.image_id]])
         for image in images.itertuples(index=False)
     ]
 
 
-def load(variant: Variant, task: Task) -> tuple[Task, Any]:
+def load(variant: Variant, task: ImageBoxes) -> tuple[ImageBoxes, Any]:
     """A task with its prepared image; runs in a thread."""
     height, width = task.size
     return task, variant.prepare(read_image(task.path, width, height))
@@ -66,7 +67,7 @@ def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:
         candidates.upsampling.masks(logits)
 
 
-def pace(variant: Variant, tasks: Sequence[Task], batch: int, min_seconds: float) -> dict[str, Any]:
+def pace(variant: Variant, tasks: Sequence[ImageBoxes], batch: int, min_seconds: float) -> dict[str, Any]:
     """Go through all tasks in batches, again and again until `min_seconds` have passed; one batch before to warm up.
 
     Returns images and boxes done, and seconds: in all, of encoding, and of waiting for images.
@@ -103,14 +104,14 @@ def pace(variant: Variant, tasks: Sequence[Task], batch: int, min_seconds: float
 
 def measure(
     variant: Variant,
-    tasks: Sequence[Task],
+    tasks: Sequence[ImageBoxes],
     device: torch.device,
     *,
     batches: Sequence[int],
     memory_limit_mib: float | None,
     min_seconds: float,
 ) -> pd.DataFrame:
-    """Rows with the columns of schemas.THROUGHPUT_RUN, one a batch size, the smallest first.
+    """Rows with the columns of records.THROUGHPUT, one a batch size, the smallest first.
 
     memory_limit_mib: of the GPU, or of the process on the CPU; None: nine tenths of what there is. The last row says
     why batches grew no further: memory ran out, or the next batch would be over the limit by the growth so far (on a
@@ -138,7 +139,7 @@ def measure(
         if peak > limit:
             break
         known = [known[-1], (batch, peak)]
-    return as_table(rows, THROUGHPUT_RUN)
+    return as_table(rows, RECORD)
 
 
 def _extrapolate(known: Sequence[tuple[int, float]], batch: int) -> float:
@@ -147,3 +148,13 @@ def _extrapolate(known: Sequence[tuple[int, float]], batch: int) -> float:
         return known[-1][1]
     (small, less), (large, more) = known
     return more + max(0.0, more - less) / (large - small) * (batch - large)
+
+
+def run(job: MeasuringJob) -> Measured:
+    """Count the images per second of a variant at several batch sizes; it has the machine to itself."""
+
+    def measurement(model: Variant, device: torch.device) -> tuple[pd.DataFrame, dict[str, Any]]:
+        limits = {name: job.settings[name] for name in ("batches", "memory_limit_mib", "min_seconds")}
+        return measure(model, plan(*job.annotated()), device, **limits), {}
+
+    return observe("throughput", job, RECORD, measurement)

@@ -26,6 +26,7 @@ CHECKS = {
     "clicker": "sambench.parity.clicks:check",
     "fastsam": "sambench.parity.fastsam:check",
     "fastsam_prompt": "sambench.parity.fastsam:check",
+    "fastsam_sizes": "sambench.parity.fastsam:check_sizes",
     "generator": "sambench.parity.generators:check",
     "detic": "sambench.parity.detic:check",
     "hdetr": "sambench.parity.hdetr:check",
@@ -39,6 +40,7 @@ FIELDS = (
     ("boxes", ("state_dict", "boxes_input")),
     ("fastsam", ("state_dict", "results")),
     ("fastsam_prompt", ("masks", "cases")),
+    ("fastsam_sizes", ("sides", "instances")),
     ("clicker", ("records", "tiny_cases")),
     ("generator", ("generator", "runs")),
 )

@@ -17,6 +17,7 @@ from sambench.parity.fixtures import (
     Row,
     block_row,
     fixture_image,
+    formula_image,
     probe_rows,
     read_fixture,
     same,
@@ -43,13 +44,85 @@ def check(path: Path) -> Report:
     try:
         rows = prompt_rows(fixture) if "cases" in fixture else network_rows(fixture)
     except ModuleNotFoundError as error:
-        raise InputError(
-            path,
-            expected="the package ultralytics",
-            found=f"no module {error.name}",
-            remedy="pip install 'sambench[yolo]'",
-        ) from error
+        raise no_ultralytics(path, error) from error
     return Report(path, tuple(rows))
+
+
+def check_sizes(path: Path) -> Report:
+    """Compare with `fastsam_odd_sizes.json`: odd paddings, with the weights of the fixture that it names.
+
+    Raises InputError when that one does not lie beside it or the package ultralytics is not installed.
+    """
+    fixture = read_fixture(path)
+    rows = side_rows(fixture)
+    weights_fixture = read_fixture(path.with_name(Path(fixture["weights"].split()[1]).name))
+    try:
+        rows += size_rows(fixture, weights(weights_fixture))
+    except ModuleNotFoundError as error:
+        raise no_ultralytics(path, error) from error
+    return Report(path, tuple(rows))
+
+
+def no_ultralytics(path: Path, error: ModuleNotFoundError) -> InputError:
+    """What to tell where the extra is not installed."""
+    return InputError(
+        path,
+        expected="the package ultralytics",
+        found=f"no module {error.name}",
+        remedy="pip install 'sambench[yolo]'",
+    )
+
+
+def closed_form(frame: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes (4, 4) of an input of size `frame`, coefficients (4, 4) and prototypes (4, h / 4, w / 4), for side_rows."""
+    height, width = frame
+    fractions = [[0, 0, 1, 1], [0.101, 0.203, 0.707, 0.611], [0.33, 0.05, 0.9, 0.95], [-0.02, 0.4, 0.51, 1.03]]
+    boxes = torch.tensor(fractions, dtype=torch.float64) * torch.tensor([width, height, width, height])
+    coefficients = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0.5, -0.5, 0.25, 1]])
+    channel = torch.arange(4, dtype=torch.float64)[:, None, None]
+    y, x = torch.arange(height // 4, dtype=torch.float64)[:, None], torch.arange(width // 4, dtype=torch.float64)
+    prototypes = torch.sin(0.05 * (channel + 1) * x + 0.03 * (channel + 2) * y + channel)
+    return boxes.float(), coefficients, prototypes.float()
+
+
+def side_rows(fixture: Mapping[str, Any]) -> list[Row]:
+    """Letterbox, boxes and masks alone, without a network, at sizes of both orientations."""
+    from sambench.variants.letterbox import boxes_on_image, letterbox, masks_on_image
+
+    rows = []
+    for case in fixture["sides"]:
+        size, expected = (case["height"], case["width"]), case["letterbox"]
+        what = "{} x {}".format(*size)
+        padded = letterbox(formula_image(*size), 1024)
+        frame = (padded.shape[0], padded.shape[1])
+        rows.append(same("letterbox", f"{what} shape", list(frame), expected["shape"]))
+        digest = hashlib.sha256(np.ascontiguousarray(padded).tobytes()).hexdigest()
+        rows.append(same("letterbox", f"{what} sha256", digest, expected["sha256"]))
+        boxes, coefficients, prototypes = closed_form(frame)
+        found = boxes_on_image(boxes, frame, size)
+        error = (found - torch.tensor(case["boxes"])).abs().max()
+        rows.append(Row("boxes", f"{what} (pixels)", float(error), 1e-3))
+        areas = masks_on_image(prototypes, coefficients, found, size).sum(dim=(1, 2))
+        rows.append(
+            Row("masks", f"{what} area (pixels)", float((areas - torch.tensor(case["mask_area"])).abs().max()), 2)
+        )
+    return rows
+
+
+def size_rows(fixture: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> list[Row]:
+    """The first instances of the official list against all of ours, at each size."""
+    from sambench.variants.yolo import build_fastsam
+
+    limit = max(case["detections"]["n"] for case in fixture["instances"])
+    variant = build_fastsam(Runtime(device="cpu"), config=CONFIGS[fixture["model"]], limit=limit)
+    variant.load_official(state, fixture["model"])
+    variant.to_runtime()
+    rows = []
+    for case in fixture["instances"]:
+        image, digest = fixture_image({"input": case})
+        (found,) = variant.encode([image])
+        rows += digest + instance_rows(case["detections"], found.boxes, found.scores, found.masks)
+    return rows
 
 
 def network_rows(fixture: Mapping[str, Any]) -> list[Row]:

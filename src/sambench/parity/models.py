@@ -29,8 +29,9 @@ from sambench.parity.fixtures import (
     weights,
 )
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime
+from sambench.variants.cards import Card, find_card, read_cards
 from sambench.variants.neural import NeuralVariant
-from sambench.variants.registry import Card, build, find_card, read_cards
+from sambench.variants.registry import build
 from sambench.variants.stability import stability_score
 
 # The official names that differ from those of the registry.

@@ -27,7 +27,7 @@ COLOURS = [
 def accuracy_chart(table: pd.DataFrame, title: str, metric: str = "mIoU, %") -> alt.FacetChart:
     """Mean IoU by variant with its 95 % interval: one panel a prompt set, one row of panels a dataset.
 
-    table: columns of schemas.ACCURACY; metric: what its column `miou` is. Only the headline rule `argmax` is drawn; a
+    table: rows of a table of mean IoU; metric: what its column `miou` is. Only the headline rule `argmax` is drawn; a
     variant without a number keeps its line, with the status on it.
     """
     drawn = table[table["selection"] == "argmax"].copy()
@@ -68,7 +68,7 @@ def accuracy_chart(table: pd.DataFrame, title: str, metric: str = "mIoU, %") -> 
 def precision_chart(table: pd.DataFrame) -> alt.FacetChart:
     """AP of masks by variant: one panel a detector, with the AP of its boxes; one row of panels a dataset.
 
-    table: columns of schemas.INSTANCE_SEGMENTATION.
+    table: rows of the table `average_precision`.
     """
     headed = table["detector"] + [f" (boxes {ap:.1f})" if pd.notna(ap) else "" for ap in table["box_ap"]]
     renamed = table.assign(prompt=headed, miou=table["ap"], miou_low=np.nan, miou_high=np.nan)
@@ -76,23 +76,12 @@ def precision_chart(table: pd.DataFrame) -> alt.FacetChart:
     return accuracy_chart(renamed[columns], "Instance segmentation", "AP of masks, %")
 
 
-def draw(figure: str, *tables: pd.DataFrame) -> alt.FacetChart | alt.VConcatChart:
-    """A figure by its name, from its tables."""
-    if figure == "instances":
-        return precision_chart(tables[0])
-    if figure == "segany_time":
-        return cumulative_chart(tables[0])
-    if figure == "efficiency":
-        return cost_chart(tables[0], tables[1])
-    return accuracy_chart(tables[0], {"boxes": "Box prompts", "points": "Point prompts"}[figure])
-
-
-def cumulative_chart(segany_time: pd.DataFrame) -> alt.VConcatChart:
+def cumulative_chart(latency: pd.DataFrame) -> alt.VConcatChart:
     """Time of an image and its first k boxes, one line a variant with its interval as a band: the survey's figure 16.
 
-    segany_time: columns of schemas.SEGANY_TIME. One panel a dataset and device; a line is named at its end.
+    latency: rows of the table `latency`. One panel a dataset and device; a line is named at its end.
     """
-    good = _named(segany_time[segany_time["status"] == OK])
+    good = _named(latency[latency["status"] == OK])
     panels = [_cumulative_panel(rows, str(dataset)) for (dataset, _), rows in good.groupby(["dataset", "device"])]
     return _stacked(panels, "Time of one image and its boxes")
 
@@ -128,12 +117,12 @@ def _cumulative_panel(rows: pd.DataFrame, dataset: str) -> Panel:
     return _panel(alt.layer(band, line, text), rows, dataset)
 
 
-def cost_chart(efficiency: pd.DataFrame, segany_time: pd.DataFrame) -> alt.VConcatChart:
+def cost_chart(efficiency: pd.DataFrame, latency: pd.DataFrame) -> alt.VConcatChart:
     """Time of one image and box against FLOPs, the area of a bubble its parameters: the cost part of figure 17.
 
-    efficiency, segany_time: columns of schemas.EFFICIENCY and SEGANY_TIME. One panel a dataset and device.
+    efficiency, latency: rows of the tables of these names. One panel a dataset and device.
     """
-    times = _named(segany_time[(segany_time["status"] == OK) & (segany_time["boxes"] == 1)])
+    times = _named(latency[(latency["status"] == OK) & (latency["boxes"] == 1)])
     counted = efficiency.loc[efficiency["status"] == OK, ["variant", "flops_g", "params_m"]]
     good = times.merge(counted, on="variant")
     panels = [_cost_panel(rows, str(dataset)) for (dataset, _), rows in good.groupby(["dataset", "device"])]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 
-from sambench.results.schemas import read_parquet, read_provenance
+from sambench.jobs import measured_file
+from sambench.parquet import read_parquet, read_provenance
+
+if TYPE_CHECKING:
+    from sambench.study import Study
 
 FACTS = ("weights", "first_ms", "others", "busy")
 
 
-def measured_file(results: Path, stage: str, job: Sequence[str]) -> Path:
-    """The file of a job, (dataset, variant, runtime), of `latency`, `throughput` or `agreement`."""
-    dataset, variant, runtime = job
-    return results / stage / dataset / variant / f"{runtime}.parquet"
+def jobs_of(study: Study) -> list[list[str]]:
+    """The jobs of a measure, as (dataset, variant, runtime)."""
+    return [list(job) for job in study.measuring_jobs()]
 
 
 def read_measured(
@@ -30,7 +33,7 @@ def read_measured(
     device, threads, weights, others, busy, first_ms; of these, those that the run has.
     """
     for job in jobs:
-        path = measured_file(results, stage, job)
+        path = Path(measured_file(results, stage, *job))
         origin = read_provenance(path)
         run = json.loads(origin["run"])
         facts: dict[str, Any] = dict(zip(("dataset", "variant", "runtime"), job, strict=True))

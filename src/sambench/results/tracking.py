@@ -12,22 +12,11 @@ from typing import Any
 import pandas as pd
 
 from sambench.provenance import digest
+from sambench.results.table import Table
 
 EXPERIMENT = "sambench"
 KEY, DIGEST = "sambench.key", "sambench.digest"
 PARENT = "mlflow.parentRunId"
-# Of each table that is logged: what its metrics are grouped under, and the columns that name a run.
-RUNS = {
-    "boxes": ("accuracy", ("dataset", "variant", "runtime", "prompt")),
-    "points": ("accuracy", ("dataset", "variant", "runtime", "prompt")),
-    "instances": ("average_precision", ("dataset", "detector", "variant", "runtime")),
-    "detectors": ("average_precision", ("dataset", "detector")),
-    "segevery": ("everything", ("dataset", "variant", "runtime", "sampler")),
-    "efficiency": ("cost", ("variant",)),
-    "segany_time": ("latency", ("dataset", "variant", "runtime", "boxes")),
-    "throughput": ("throughput", ("dataset", "variant", "runtime", "batch")),
-    "agreement": ("agreement", ("dataset", "variant", "runtime")),
-}
 
 
 @dataclass(frozen=True)
@@ -52,27 +41,27 @@ class Outcome:
     written: int
 
 
-def entries(name: str, table: pd.DataFrame, tags: Mapping[str, str]) -> list[Entry]:
-    """One entry a line of a table, or a group of lines that differ by the selection rule only; none for tables that
-    RUNS does not know.
+def entries(table: Table, rows: pd.DataFrame, tags: Mapping[str, str]) -> list[Entry]:
+    """One entry per row of a table, or group of rows that differ by the selection rule only; none for a table that is
+    not logged.
 
     The headline rule's metrics are `accuracy/miou` and so on, another rule's `accuracy_single/miou`. A number that
     does not exist is not logged, neither as 0 nor as NaN; the status says why.
     """
-    if name not in RUNS:
+    if not table.metrics:
         return []
-    group, coordinates = RUNS[name]
-    numbers = table.select_dtypes("number").columns.difference(coordinates, sort=False)
+    group, coordinates = table.metrics, list(table.key)
+    numbers = rows.select_dtypes("number").columns.difference(coordinates, sort=False)
     found = []
-    for values, lines in table.groupby(list(coordinates), sort=False):
+    for values, lines in rows.groupby(coordinates, sort=False):
         params = dict(zip(coordinates, map(str, values), strict=True))
         metrics: dict[str, float] = {}
         for line in lines.to_dict("records"):
             rule = line.get("selection", "argmax")
             prefix = group if rule == "argmax" else f"{group}_{rule}"
             metrics |= {f"{prefix}/{column}": float(line[column]) for column in numbers if pd.notna(line[column])}
-        facts = {**tags, "table": name, "status": lines["status"].iloc[0]}
-        found.append(Entry(" ".join([name, *params.values()]), params, metrics, facts))
+        facts = {**tags, "table": table.name, "status": lines["status"].iloc[0]}
+        found.append(Entry(" ".join([table.name, *params.values()]), params, metrics, facts))
     return found
 
 

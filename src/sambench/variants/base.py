@@ -10,8 +10,8 @@ Which of the candidate masks counts is not the variant's business: the evaluator
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BOX, POINT, BOX_POINT = "box", "point", "box_point"
 TORCH, ONNX = "torch", "onnxruntime"  # engines
+FAST, OFFICIAL = "fast", "official"  # decoders
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Runtime:
         attention out; relative positions become its bias.
     compile: whether the image encoder goes through torch.compile.
     engine: `torch`, or `onnxruntime`: image encoder and mask decoder exported to ONNX, on the CPU in float32.
+    decoder: `fast`, the mask decoder with fewer products and the same function (fast_decoder.py), or `official`, the
+        forward pass as published. An exported graph is always made of the official one.
     threads: CPU threads of torch; None leaves torch's own choice.
     """
 
@@ -46,11 +49,15 @@ class Runtime:
     attention: str = "native"
     compile: bool = False
     engine: str = TORCH
+    decoder: str = FAST
     threads: int | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device."""
+        """Whether it asks for nothing that a variant must be able to do: any code runs so, on some device.
+
+        Either decoder is plain: a variant without one that could be faster runs its own.
+        """
         as_written = self.attention == "native" and not self.compile and self.engine == TORCH
         return self.dtype == "float32" and as_written
 
@@ -64,6 +71,24 @@ class Runtime:
         if name == "cpu":
             keep_freed_memory()
         return torch.device(name)
+
+    def missing_device(self) -> str:
+        """Why the device cannot be had here, in a few words; empty when it can."""
+        kind, _, number = self.device.partition(":")
+        if kind in ("auto", "cpu", "meta"):
+            return ""
+        import torch
+
+        try:
+            module = torch.get_device_module(kind)
+            count = module.device_count() if module.is_available() else 0
+        except (RuntimeError, AttributeError):  # a kind that torch does not know
+            return f"torch knows no device `{self.device}`"
+        if not count:
+            return f"torch finds no device of the kind {kind} here"
+        if number and not (number.isdecimal() and int(number) < count):
+            return f"`{self.device}` is not among the {count} devices of that kind, which count from 0"
+        return ""
 
     def device_name(self) -> str:
         """The name of the GPU; empty on the CPU."""
@@ -195,9 +220,13 @@ class MaskCandidates:
         """One candidate per prompt, tokens (N,) int64 -> its logits (N, h, w) and predicted IoU (N,) float32."""
         import torch
 
-        tokens = tokens.to(self.logits.device)
+        tokens = tokens.to(self.scores.device)
         rows = torch.arange(len(tokens), device=tokens.device)
-        return self.logits[rows, tokens], self.scores[rows, tokens]
+        return self.at(rows, tokens), self.scores[rows, tokens]
+
+    def at(self, prompts: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits (K, h, w) of K pairs of a prompt and a token, (K,) int64 each; a prompt may occur several times."""
+        return self.logits[prompts.to(self.logits.device), tokens.to(self.logits.device)]
 
 
 @dataclass(frozen=True)
@@ -212,6 +241,13 @@ class Features:
     maps: dict[str, Any]
     original_size: tuple[int, int]
     input_size: tuple[int, int] = (0, 0)
+    _made: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, which is called at the first decode that needs it and kept with the features."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
 
 class Variant(ABC):
@@ -219,9 +255,13 @@ class Variant(ABC):
 
     name: the name in the registry.
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
-    uses_ground_truth: True only for the `oracle`: it alone is handed `Prompts.targets`.
+    uses_ground_truth: True only for `ground_truth`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
+    max_points: most points of one prompt, corners of a box included; None when any number will do.
+    takes_background: whether a point outside of the object (label 0) means something to it.
     decode_chunk: prompts that one decode call should get, by device; it changes logits by rounding only.
+
+    weights_keys: where in each checkpoint file the weights to take are; empty for what fits best.
 
     A builder `build_x(runtime, **arguments)` returns a variant with random weights; the registry then calls
     `load_files` (or not) and `to_runtime`.
@@ -231,6 +271,9 @@ class Variant(ABC):
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
     uses_ground_truth: bool = False
     takes_masks: bool = False
+    max_points: int | None = None
+    takes_background: bool = True
+    weights_keys: Sequence[str] = ()
     decode_chunk: int = 16
 
     def load_files(self, paths: Sequence[Path]) -> None:
@@ -244,6 +287,24 @@ class Variant(ABC):
     def prepare(self, image: np.ndarray) -> Any:
         """(H, W, 3) uint8 RGB -> what `encode_prepared` takes. Runs ahead, in a worker thread, on the CPU."""
         return image
+
+    def supports(self, prompts: Prompts, clicks: int = 0) -> bool:
+        """Whether `decode` heeds all that these prompts say, and all that the clicks to come may say.
+
+        clicks: how many interactive clicks each prompt gets in all; the second and later ones may lie outside of the
+            object.
+        """
+        if prompts.kind not in self.prompt_kinds:
+            return False
+        if not self.takes_background and (
+            clicks > 1 or (prompts.labels is not None and bool((prompts.labels == 0).any()))
+        ):
+            return False
+        if self.max_points is None:
+            return True
+        corners = 0 if prompts.boxes is None else 2
+        points = 0 if prompts.labels is None else int((prompts.labels >= 0).sum(axis=1).max(initial=0))
+        return corners + points + max(clicks - 1, 0) <= self.max_points
 
     @abstractmethod
     def encode_prepared(self, prepared: Sequence[Any]) -> list[Any]:

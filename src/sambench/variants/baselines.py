@@ -130,12 +130,12 @@ class GrabCut(Baseline):
         return np.stack([grabcut_mask(image, fill) for fill in fills]) if len(fills) else fills
 
 
-class Oracle(Baseline):
+class GroundTruth(Baseline):
     """The ground truth: the ceiling of every table, and a check of the evaluator (always 100.0)."""
 
     uses_ground_truth = True
 
     def masks(self, image: np.ndarray, prompts: Prompts) -> np.ndarray:
         if prompts.targets is None:
-            raise ValueError("oracle: expected Prompts.targets, the masks of the ground truth, found none")
+            raise ValueError("ground_truth: expected Prompts.targets, the masks of the ground truth, found none")
         return prompts.targets.astype(bool)

@@ -20,14 +20,15 @@ from torch import nn
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
 from sambench.variants.encoders.plain_vit import PlainViT, grid_positions
+from sambench.variants.fast_decoder import Draw, DrawnCandidates, decode, draw_masks, enlarger, lay_out, parts_of
 from sambench.variants.neural import renamer
-from sambench.variants.sam import SamNetwork
+from sambench.variants.sam import MULTIMASK, SamNetwork
 from sambench.variants.stretch import BOTTOM_RIGHT, TOP_LEFT, StretchVariant
 
 SIZES = {"ti": (192, 3), "s": (384, 6)}  # width and heads
 FRAME = 1024
 GRID = 64
-MAX_POINTS = 6  # corners of a box included; what is beyond is cut off, what is missing is padded
+MAX_POINTS = 6  # corners of a box included; what is missing is padded
 PADDING = -1
 HEADS = r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))"
 RENAMES = [
@@ -82,6 +83,8 @@ class PointEncoder(nn.Module):
 class EfficientBlock(TwoWayAttentionBlock):
     """SAM's two-way block, with a residual around every attention and positions in the first one's values."""
 
+    residual_everywhere = True  # the fast decoder asks for it
+
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, query_pe: torch.Tensor, key_pe: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,6 +121,8 @@ class EfficientSamVariant(StretchVariant):
 
     module: SamNetwork
     antialias = False
+    max_points = MAX_POINTS
+    takes_background = False
 
     def keep_float32(self) -> None:
         self.module.prompt_encoder.float()
@@ -131,20 +136,32 @@ class EfficientSamVariant(StretchVariant):
     @torch.inference_mode()
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels = six_points(*self.labelled_points(features, prompts))
+        sparse = self.module.prompt_encoder(points, labels).to(self.dtype)
+        single = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
+        upsampling = Upsampling(size=features.original_size, mode="bicubic", inclusive=True)
+        if self.fast:
+            draw, scores = self.draw(features, sparse)
+            return DrawnCandidates(draw, scores, MULTIMASK, single, upsampling)
         embedding = features.maps["image_embedding"]
         logits, scores = self.module.mask_decoder.predict_masks(
             image_embeddings=embedding,
-            image_pe=self.module.prompt_encoder.get_dense_pe().to(self.dtype),
-            sparse_prompt_embeddings=self.module.prompt_encoder(points, labels).to(self.dtype),
+            image_pe=self.positions(),
+            sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=embedding.new_zeros(1),
         )
-        return MaskCandidates(
-            logits=logits,
-            scores=scores.float(),
-            multimask=(1, 2, 3),
-            single=torch.zeros(len(prompts), dtype=torch.int64, device=self.device),
-            upsampling=Upsampling(size=features.original_size, mode="bicubic", inclusive=True),
-        )
+        return MaskCandidates(logits, scores.float(), MULTIMASK, single, upsampling)
+
+    def positions(self) -> torch.Tensor:
+        """(1, 256, 64, 64) positional encoding of the image embedding."""
+        return self.module.prompt_encoder.get_dense_pe().to(self.dtype)
+
+    def draw(self, features: Features, sparse: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+        """What draws the logits (see DrawnCandidates), and the scores (N, 4)."""
+        parts = parts_of(self.module.mask_decoder)
+        embedding = features.maps["image_embedding"]
+        cells = features.once("cells", lambda: lay_out(parts, embedding, self.positions(), share=True))
+        values, weights, scores = decode(parts, cells, sparse)
+        return draw_masks(enlarger(parts, cells.grid), values, weights), scores
 
 
 def build_efficient_sam(runtime: Runtime, size: str) -> EfficientSamVariant:

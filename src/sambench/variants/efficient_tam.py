@@ -5,7 +5,7 @@ Official code: efficient_track_anything/efficienttam_image_predictor.py and mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class EfficientTamVariant(Sam2Variant):
     def high_resolution(self, features: Features) -> list[torch.Tensor]:
         zero = features.maps["image_embed"].new_zeros(1, 1, 1, 1)
         return [zero, zero]
+
+    def finer(self, features: Features) -> Sequence[torch.Tensor]:
+        return []
 
 
 def build_efficient_tam(runtime: Runtime, size: str, pixel_size: int = 1024) -> EfficientTamVariant:

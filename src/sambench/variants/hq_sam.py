@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from segment_anything import sam_model_registry
+import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
@@ -19,8 +19,9 @@ from torch import nn
 
 from sambench.variants.base import Features, Runtime
 from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
+from sambench.variants.fast_decoder import Draw, chosen, decode, enlarger, parts_of
 from sambench.variants.neural import renamer
-from sambench.variants.sam import SamVariant
+from sambench.variants.sam import VITS, SamVariant, sam_vit
 
 LIGHT_RENAMES = [
     *TINY_VIT_RENAMES,
@@ -116,6 +117,23 @@ class HqMaskDecoder(MaskDecoder):
         hq_mask = torch.einsum("nmc,nchw->nmhw", weights[:, -1:], enlarged_hq)
         return masks, hq_mask, self.iou_prediction_head(tokens[:, 0])
 
+    def hq_masks(self, enlarged: torch.Tensor, hq_features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """The high-quality masks (N, 1, h, w) of enlarged cells (N, 32, h, w), fast.
+
+        vectors: (N, 32), of the high-quality token. Its product is moved before the last convolution, which then has
+        one channel a prompt instead of 32: nine products with each pixel, shifted and added.
+        """
+        layers: Any = self.embedding_maskfeature
+        widen, norm, _, narrow = layers
+        size = enlarged.shape[-2:]
+        x = widen(enlarged).permute(0, 2, 3, 1).flatten(1, 2)
+        x = F.gelu(F.layer_norm(x, x.shape[2:], norm.weight, norm.bias, norm.eps))
+        # `fold` puts what a pixel gives at an offset to where it goes, a convolution reads from there: hence the flip.
+        kernels = torch.einsum("no,ockl->nklc", vectors, narrow.weight).flatten(1, 2).flip(1)
+        shifted = F.fold(kernels @ x.transpose(1, 2), size, kernel_size=3, padding=1)
+        same = vectors @ (hq_features.flatten(2)[0] + narrow.bias[:, None])
+        return shifted + same.view(-1, 1, *size)
+
 
 class HqSamVariant(SamVariant):
     """A SAM-HQ model.
@@ -156,10 +174,27 @@ class HqSamVariant(SamVariant):
         )
         return (hq_mask.expand_as(masks) if self.hq_only else masks + hq_mask), scores
 
+    def draw(self, features: Features, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+        decoder, hq_only = self.module.mask_decoder, self.hq_only
+        parts = parts_of(decoder, (decoder.hf_token, decoder.hf_mlp))
+        cells = self.cells(features, features.maps["features"], parts, dense)
+        values, weights, scores = decode(parts, cells, sparse)
+        enlarge, hq_features = enlarger(parts, cells.grid), features.maps["hq_features"]
+
+        def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            enlarged = enlarge.features(values[prompts])
+            hq_masks = decoder.hq_masks(enlarged, hq_features, weights[prompts, -1])
+            if hq_only:
+                return hq_masks.expand(-1, tokens.shape[1], -1, -1)
+            masks = chosen(weights, prompts, tokens) @ enlarged.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+            return masks.view_as(hq_masks.expand(-1, tokens.shape[1], -1, -1)) + hq_masks
+
+        return draw, scores
+
 
 def build_hq_sam(runtime: Runtime, encoder: str) -> HqSamVariant:
     """SAM-HQ with SAM's `vit_b`, `vit_l` or `vit_h`."""
-    vit = sam_model_registry[encoder]().image_encoder
+    vit = sam_vit(*VITS[encoder])
     rename = renamer([(r"^image_encoder\.", "image_encoder.vit.")])
     return HqSamVariant(HqViT(vit), vit.pos_embed.shape[-1], runtime, rename)
 

@@ -1,6 +1,6 @@
-"""TinySAM with an encoder in eight bits for the CPU: our own quantisation, made when the float checkpoint is loaded.
+"""TinySAM with an encoder in eight bits for the CPU: our own quantization, made when the float checkpoint is loaded.
 
-The released Q-TinySAM is a pickled module whose quantisation is simulated in float. Here the encoder is exported to
+The released Q-TinySAM is a pickled module whose quantization is simulated in float. Here the encoder is exported to
 ONNX, and onnxruntime computes the products of its linear layers on integers: weights in int8 with a scale a channel,
 activations in uint8 with a scale that each tensor gets when it is computed. There is no calibration, so the same
 checkpoint always gives the same network. Convolutions, where integers were tried and are slower and much coarser, the
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sambench.errors import InputError
+from sambench.errors import UnsupportedRuntime
 from sambench.variants.base import Runtime
 from sambench.variants.encoders.resnet import OnnxEncoder
 from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
@@ -25,7 +25,7 @@ from sambench.variants.neural import renamer
 from sambench.variants.sam import SamVariant
 
 
-def quantise(encoder: nn.Module, side: int, path: Path) -> None:
+def quantize(encoder: nn.Module, side: int, path: Path) -> None:
     """Write a float encoder of (1, 3, side, side) inputs to an ONNX file whose linear layers compute on integers."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -48,19 +48,19 @@ def quantise(encoder: nn.Module, side: int, path: Path) -> None:
 
 
 class Int8SamVariant(SamVariant):
-    """A SAM-1 variant whose encoder is quantised when it is put into its runtime."""
+    """A SAM-1 variant whose encoder is quantized when it is put into its runtime."""
 
     def to_runtime(self) -> None:
         if self.device.type == "meta":  # to count parameters and operations: those of the float network
             super().to_runtime()
             return
         if self.device.type != "cpu":
-            raise InputError(self.name, "runtime.device", expected="cpu", found=self.device)
+            raise UnsupportedRuntime(self.name, "runtime.device", expected="cpu", found=self.device)
         super().to_runtime()
         encoder = OnnxEncoder(self.runtime.threads, side=self.pixel_size)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             path = Path(folder) / "encoder.onnx"
-            quantise(self.module.image_encoder, self.pixel_size, path)
+            quantize(self.module.image_encoder, self.pixel_size, path)
             encoder.load(path)
         self.module.image_encoder = encoder
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sambench.errors import InputError
-
-# Where training frameworks keep the weights. Averaged weights come first: where both are saved, they are the
-# ones that were evaluated.
-WRAPPERS = ("model_ema", "state_dict_ema", "ema", "model_state_dict", "state_dict", "model", "module")
-# What DistributedDataParallel and torch.compile put before every key.
-PREFIXES = ("module.", "_orig_mod.")
+from sambench.variants.unwrapping import WRAPPERS, State, Weights, best_guess, find
 
 GET_IT_AGAIN = "download it again"
 
@@ -27,7 +25,9 @@ GET_IT_AGAIN = "download it again"
 # counts, so a layout that extends another comes before it.
 _PATCHES, _TINY_VIT = "image_encoder.pos_embed", "image_encoder.patch_embed.seq.0.c.weight"
 _TRUNK, _BLOCKS = "image_encoder.trunk.patch_embed.proj.weight", "image_encoder.trunk.blocks.{}.norm1.weight"
-_HQ, _SAM21 = "mask_decoder.hf_token.weight", "no_obj_embed_spatial"
+_HQ = "mask_decoder.hf_token.weight"
+# SAM 2.1 has an embedding that 2.0 lacks; files without the parts for video may be of either.
+_SAM21, _SAM20 = "no_obj_embed_spatial", "maskmem_tpos_enc"
 _EVIT_TAP, _EVIT_MIDDLE = (
     "image_encoder.neck.input_ops.0.op_list.0.conv.weight",
     "image_encoder.neck.middle.op_list.{}.main.point_conv.conv.weight",
@@ -44,7 +44,7 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("slimsam_77",), {_PATCHES: (1, 64, 64, 168)}),
     (("efficientsam_ti",), {_PATCHES: (1, 197, 192)}),
     (("efficientsam_s",), {_PATCHES: (1, 197, 384)}),
-    (("mobilesam", "mobilesamv2", "tinysam"), {_TINY_VIT: ()}),
+    (("mobilesam", "mobilesamv2", "tinysam", "tinysam_int8"), {_TINY_VIT: ()}),
     (("edgesam", "edgesam_3x"), {"image_encoder.fuse_stage2.weight": ()}),
     (("repvit_sam",), {"image_encoder.features.0.0.c.weight": (40,)}),
     (("efficientvit_sam_xl1",), {_EVIT_TAP: (256, 1024), _EVIT_MIDDLE.format(11): ()}),
@@ -60,13 +60,20 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("sam2.1_hiera_base_plus",), {_SAM21: (), _TRUNK: (112,)}),
     (("sam2.1_hiera_small",), {_SAM21: (), _TRUNK: (96,), _BLOCKS.format(15): ()}),
     (("sam2.1_hiera_tiny",), {_SAM21: (), _TRUNK: (96,)}),
-    (("sam2_hiera_large",), {_TRUNK: (144,)}),
-    (("sam2_hiera_base_plus",), {_TRUNK: (112,)}),
-    (("sam2_hiera_small",), {_TRUNK: (96,), _BLOCKS.format(15): ()}),
-    (("sam2_hiera_tiny",), {_TRUNK: (96,)}),
+    (("sam2_hiera_large",), {_SAM20: (), _TRUNK: (144,)}),
+    (("sam2_hiera_base_plus",), {_SAM20: (), _TRUNK: (112,)}),
+    (("sam2_hiera_small",), {_SAM20: (), _TRUNK: (96,), _BLOCKS.format(15): ()}),
+    (("sam2_hiera_tiny",), {_SAM20: (), _TRUNK: (96,)}),
+    (("sam2.1_hiera_large", "sam2_hiera_large"), {_TRUNK: (144,)}),
+    (("sam2.1_hiera_base_plus", "sam2_hiera_base_plus"), {_TRUNK: (112,)}),
+    (("sam2.1_hiera_small", "sam2_hiera_small"), {_TRUNK: (96,), _BLOCKS.format(15): ()}),
+    (("sam2.1_hiera_tiny", "sam2_hiera_tiny"), {_TRUNK: (96,)}),
     (("fastsam_s",), {"model.0.conv.weight": (32,), "model.22.proto.cv1.conv.weight": ()}),
     (("fastsam_x",), {"model.0.conv.weight": (80,), "model.22.proto.cv1.conv.weight": ()}),
 )
+
+
+NAMES = frozenset(name for names, _ in LAYOUTS for name in names)
 
 
 def looks_like(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -77,57 +84,99 @@ def looks_like(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     return ()
 
 
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """A .pth, .pt or .safetensors file -> its state dict, without wrappers and prefixes.
+def read_checkpoint(path: Path, fits: Callable[[State], bool] | None = None, key: str = "") -> dict[str, torch.Tensor]:
+    """The state dict of a file, as `read_weights` finds it."""
+    return read_weights(path, fits, key).state
 
-    Raises InputError when the file cannot be read as weights. Code in a pickle is never run.
+
+def read_weights(path: Path, fits: Callable[[State], bool] | None = None, key: str = "") -> Weights:
+    """A checkpoint file -> its state dict, without the wrappers and prefixes of training frameworks.
+
+    The bytes decide about the format, not the suffix: what torch.save writes, or safetensors.
+
+    fits: whether a state dict has the names that are wanted; by default those of any known layout.
+    key: where in the file the weights to take are, such as `ema` or `state_dict.model`; empty for what fits best.
+
+    Raises InputError when the file cannot be read as weights, or `key` leads to none. Code in a pickle is never run.
     """
+    return choose(read_content(path), path, fits or (lambda state: bool(looks_like(state))), key)
+
+
+def read_content(path: Path) -> Any:
+    """What a checkpoint file holds, numbers, texts, arrays and tensors in mappings and lists. Raises InputError."""
     check_bytes(path)
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
-            state: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd pickles; what is wrong with one is said below
-                # Training scripts save their options beside the weights; a Namespace holds values and runs nothing.
-                with torch.serialization.safe_globals([argparse.Namespace]):
-                    state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")  # about odd pickles; what is wrong with one is said below
+            with path.open("rb") as file:  # of a path torch would read the suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the readers stumble over
         raise _refusal(path, error) from error
-    return unwrap(state, path)
 
 
-def unwrap(state: Any, where: str | Path) -> dict[str, torch.Tensor]:
-    """Follow `model`, `state_dict` and the like down to the tensors; drop a prefix that every key has.
+def choose(content: Any, where: str | Path, fits: Callable[[State], bool], key: str = "") -> Weights:
+    """The weights among all that a file holds; see read_weights.
 
-    A file of several parts, each a state dict, becomes one with the names of the parts before the keys.
-
-    Raises InputError when there is something else than tensors at the end.
+    Without any that fit, it is what the file most likely is about, whose names the caller will refuse in detail.
     """
-    while isinstance(state, Mapping) and not _tensors(state):
-        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), None)
-        if inner is None:
-            break
-        state = inner
-    if isinstance(state, Mapping) and state and all(isinstance(v, Mapping) and _tensors(v) for v in state.values()):
-        state = {f"{part}.{key}": value for part, inner in state.items() for key, value in inner.items()}
-    if not isinstance(state, Mapping) or not state or not _tensors(state):
-        raise InputError(where, expected="a state dict of tensors", found=_describe(state), remedy=GET_IT_AGAIN)
-    state = {str(key): value for key, value in state.items()}
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    found = find(content, fits)
+    if key:
+        found = [weights for weights in found if weights.where == key]
+        if not found:
+            there = ", ".join([w.where or "the file itself" for w in find(content, fits)][:3])
+            raise InputError(
+                where, "weights_key", expected="where weights that fit are", found=key,
+                remedy=f"found: {there}" if there else "none are in the file",
+            )  # fmt: skip
+    if found:
+        return replace(found[0], others=tuple(weights.where for weights in found[1:]))
+    guessed = best_guess(content)
+    if guessed is None:
+        raise InputError(where, expected="a state dict of tensors", found=_describe(content), remedy=GET_IT_AGAIN)
+    return guessed
 
 
-def _tensors(state: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, torch.Tensor) for value in state.values())
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its first bytes; the suffix decides where they say nothing."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head.startswith((b"PK", pickle.PROTO)):
+        return False
+    length = int.from_bytes(head[:8], "little")
+    return path.suffix == ".safetensors" or (head[8:] == b"{" and 2 <= length < path.stat().st_size)
+
+
+def _latin1(text: str, *encoding: str) -> bytes:
+    """What numpy's pickles call to write bytes as text."""
+    return text.encode("latin1")
+
+
+def _harmless() -> list[Any]:
+    """What training scripts save beside weights and can do no harm: numbers and arrays of numpy, argparse's options."""
+    multiarray = importlib.import_module("numpy._core.multiarray")
+    names = [name for name in ("scalar", "_reconstruct") if hasattr(multiarray, name)]
+    return [
+        *(getattr(multiarray, name) for name in names),
+        *((getattr(multiarray, name), f"numpy.core.multiarray.{name}") for name in names),
+        *(getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")),
+        np.dtype,
+        np.ndarray,
+        (_latin1, "_codecs.encode"),
+        argparse.Namespace,
+    ]
 
 
 def _describe(state: Any) -> str:
     """In a few words what a file holds instead of a state dict."""
+    while isinstance(state, Mapping):
+        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), None)
+        if inner is None:
+            break
+        state = inner
     if not isinstance(state, Mapping):
         return f"a {type(state).__name__}"
     if not state:
@@ -152,7 +201,7 @@ def check_bytes(path: Path) -> None:
         raise refuse("a web page", "open its address in a browser: it may ask to log in or to confirm")
     if head.startswith(b"version https://git-lfs"):
         raise refuse("a Git LFS pointer", "fetch the file itself with `git lfs pull`")
-    if head.startswith(b"PK") and path.suffix != ".safetensors":
+    if head.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
             raise refuse(f"a file that ends after {path.stat().st_size} bytes, before it is complete")
         with zipfile.ZipFile(path) as archive:

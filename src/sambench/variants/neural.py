@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sambench.errors import InputError
-from sambench.variants.base import ONNX, Features, Prompts, Runtime, Variant
+from sambench.variants.base import FAST, ONNX, Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
-from sambench.variants.loading import looks_like, read_checkpoint
+from sambench.variants.loading import read_weights
+from sambench.variants.strict import load_strictly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-NO_ONNX = "remove `onnx: true` from its card"
 
 
 def renamer(
@@ -41,54 +40,15 @@ def renamer(
     return rename
 
 
-def load_strictly(
-    module: nn.Module,
-    ours: Mapping[str, Any],
-    official: Mapping[str, Any],
-    source: str,
-    name: str,
-    *,
-    assign: bool = False,
-) -> None:
-    """Load a state dict that must fit to the last key.
-
-    ours: with the keys of `module`; official: as it was in the file `source`; name: of the card that the file is for.
-    assign: take the tensors themselves instead of copying them, for a module without storage (on the device `meta`).
-
-    Raises InputError naming the variant that the file seems to belong to, or else every missing, unexpected and
-    misshapen key.
-    """
-    expected = module.state_dict()
-    problems = {
-        "missing": sorted(expected.keys() - ours.keys()),
-        "unexpected": sorted(ours.keys() - expected.keys()),
-        "of another shape": sorted(
-            key for key in expected.keys() & ours.keys() if expected[key].shape != ours[key].shape
-        ),
-    }
-    if any(problems.values()):
-        others = looks_like(official)
-        found = "; ".join(f"{len(keys)} {title}: {', '.join(keys)}" for title, keys in problems.items() if keys)
-        if others and name not in others:
-            # The file of another variant differs nearly everywhere: its name says more than a thousand keys.
-            counts = ", ".join(f"{len(keys)} {title}" for title, keys in problems.items() if keys)
-            found = f"what looks like {' or '.join(others)} ({counts})"
-        raise InputError(
-            source,
-            "state_dict",
-            expected=f"the keys of {name}",
-            found=found,
-            remedy="check that the file belongs to this variant",
-        )
-    module.load_state_dict(ours, strict=True, assign=assign)
-
-
 class NeuralVariant(Variant):
     """A variant with one torch module.
 
     module: the network; its keys after `rename` are exactly those of the official checkpoint.
     rename: official state dict -> names of `module`; it also drops what the image path never uses.
+    weights_taken: where in each checkpoint file the loaded weights were; empty for a file of nothing else.
     """
+
+    weights_taken: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -104,13 +64,40 @@ class NeuralVariant(Variant):
         # Chunks of a few prompts fit the caches of a CPU; a GPU wants to be filled.
         self.decode_chunk = 64 if self.device.type == "cuda" else 4
 
+    @property
+    def fast(self) -> bool:
+        """Whether prompts go through the fast decoder."""
+        return self.runtime.decoder == FAST and self.runtime.engine != ONNX
+
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths
-        self.load_official(read_checkpoint(path), str(path))
+        self.load_official(self.read(path, self.fits), str(path))
+
+    def read(self, path: Path, fits: Callable[[Mapping[str, Any]], bool], number: int = 0) -> dict[str, torch.Tensor]:
+        """The state dict in the checkpoint file of that number, whose names fit; says which of several it takes."""
+        key = self.weights_keys[number] if number < len(self.weights_keys) else ""
+        weights = read_weights(path, fits, key)
+        if not key and (weights.others or weights.averaged):
+            left = (
+                f", not `{'`, `'.join(name or 'the file itself' for name in weights.others)}`" if weights.others else ""
+            )
+            taken = f"`{weights.where or 'the file itself'}`{' (averaged)' if weights.averaged else ''}"
+            print(f"{path}: takes {taken}{left}; `weights_key` in the card chooses", file=sys.stderr)
+        self.weights_taken = (*self.weights_taken[:number], weights.where)
+        return weights.state
+
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state dict has all the official names, and no other."""
+        if not state:
+            return False
+        try:
+            return self.rename(state).keys() == self.module.state_dict().keys()
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):  # a tensor of another shape than expected
+            return False
 
     def load_official(self, state: Mapping[str, Any], source: str) -> None:
         """Load a state dict with the official names, strictly; raises what `load_strictly` raises."""
-        load_strictly(self.module, self.rename(state), state, source, self.name or type(self).__name__)
+        load_strictly(self.module, self.rename, state, source, self.name or type(self).__name__)
         # Some encoders (TinyViT) cache what they derive from weights when the mode changes.
         self.module.train().eval()
 
@@ -129,18 +116,12 @@ class NeuralVariant(Variant):
             fuse_attention(self.module)
         if self.runtime.compile:
             self.compile()
-        if self.runtime.engine == ONNX:
-            self.use_onnx()
 
     def keep_float32(self) -> None:
         """Undo the dtype where precision is part of the protocol: coordinates and positional encodings."""
 
     def compile(self) -> None:
         """Compile the image encoder in place."""
-
-    def use_onnx(self) -> None:
-        """Put exported graphs in the place of the image encoder and the mask decoder."""
-        raise InputError(self.name, "onnx", expected="a variant of SAM 1", found=type(self).__name__, remedy=NO_ONNX)
 
     def pixels(self, prepared: Any) -> torch.Tensor:
         """One prepared image -> the (1, 3, S, S) float32 tensor that the image encoder gets, on the device."""

@@ -20,16 +20,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from sambench.code_digest import module_files
+from sambench.errors import InputError
 from sambench.files import default_cache
-from sambench.provenance import module_files
-
-if TYPE_CHECKING:
-    from sambench.variants.sam import SamVariant
+from sambench.variants.base import Variant
+from sambench.variants.sam import SamVariant
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the largest value
 OPSET = 17
@@ -96,11 +96,15 @@ class DecoderSession(Graph):
         return logits, scores
 
 
-def use_onnx(variant: SamVariant) -> None:
+def use_onnx(variant: Variant) -> None:
     """Replace the image encoder and the mask decoder of a variant by exported graphs, in place.
 
-    Raises RuntimeError when a graph computes something else than torch.
+    Raises InputError for a variant outside the SAM-1 family, RuntimeError when a graph computes something else than
+    torch.
     """
+    if not isinstance(variant, SamVariant):
+        kind, remedy = type(variant).__name__, "remove `onnx: true` from its card"
+        raise InputError(variant.name, "onnx", expected="a variant of SAM 1", found=kind, remedy=remedy)
     folder = exported(variant)
     threads = variant.runtime.threads or torch.get_num_threads()
     variant.module.image_encoder = EncoderGraph(folder / ENCODER, threads)

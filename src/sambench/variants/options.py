@@ -1,45 +1,25 @@
-"""The options that scripts running a variant have in common."""
+"""A variant and how to run it, as the workflow says it to a script."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-
-import cyclopts
+from typing import Any
 
 from sambench.variants.base import Runtime
-from sambench.variants.registry import Card
+from sambench.variants.cards import Card
 
 
-@cyclopts.Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class VariantOptions:
-    """A variant and how to run it, as the workflow says it.
+def configured(model: Mapping[str, Any], threads: int) -> tuple[Card, Runtime, list[Path]]:
+    """The card, the runtime with its threads, and the folders with checkpoint files.
 
-    Parameters
-    ----------
-    variant
-        the variant's name
-    card
-        JSON, the part of its card that decides what it computes
-    runtime
-        JSON: name, device, dtype, attention, compile, engine, threads
-    weights
-        JSON list of the folders with checkpoint files
-    threads
-        CPU threads, unless the runtime fixes them
+    model: `name`, `card` (the part that decides what it computes), `runtime` and `weights`, the folders. threads: of
+    the CPU, unless the runtime fixes them.
     """
+    runtime = Runtime(**{**model["runtime"], "threads": model["runtime"].get("threads") or threads})
+    return named_card(model["name"], model["card"]), runtime, [Path(folder) for folder in model["weights"]]
 
-    variant: str
-    card: str
-    runtime: str
-    weights: str
-    threads: int
 
-    def parsed(self) -> tuple[Card, Runtime, list[Path]]:
-        """The card, the runtime with its threads, and the folders with checkpoint files."""
-        how = json.loads(self.runtime)
-        runtime = Runtime(**{**how, "threads": how.get("threads") or self.threads})
-        card = Card(name=self.variant, family="", **json.loads(self.card))
-        return card, runtime, [Path(folder) for folder in json.loads(self.weights)]
+def named_card(name: str, card: Mapping[str, Any]) -> Card:
+    """A card from the part of it that decides what the variant computes."""
+    return Card(name=name, family="", **card)

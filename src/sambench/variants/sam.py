@@ -1,6 +1,6 @@
 """The SAM-1 family: any image encoder that ends in (256, 64, 64), with segment-anything's prompt encoder and decoder.
 
-Official code: segment_anything/predictor.py (resizing, coordinates), modeling/sam.py (normalisation, upsampling),
+Official code: segment_anything/predictor.py (resizing, coordinates), modeling/sam.py (normalization, upsampling),
 modeling/mask_decoder.py (the four mask tokens: 0 for single mask output, 1-3 for multimask output).
 """
 
@@ -8,22 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from segment_anything import sam_model_registry
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import nn
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.fast_decoder import (
+    Cells,
+    Draw,
+    DrawnCandidates,
+    Parts,
+    decode,
+    draw_masks,
+    enlarger,
+    lay_out,
+    parts_of,
+)
 from sambench.variants.neural import NeuralVariant, renamer
 
 FRAME = 1024  # prompts and masks of the whole family live in a square frame of this side
+MULTIMASK = (1, 2, 3)  # mask tokens of the multimask output
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
+# Width, blocks, heads, and the blocks with global attention (segment_anything/build_sam.py).
+VITS = {
+    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,23 @@ class MaskedPromptEncoder(PromptEncoder):
         return embedding
 
 
+def sam_vit(
+    width: int, depth: int, heads: int, global_blocks: tuple[int, ...], mlp_width: int | None = None
+) -> ImageEncoderViT:
+    """SAM's image encoder, (B, 3, 1024, 1024) -> (B, 256, 64, 64); mlp_width: four times the width unless given."""
+    return ImageEncoderViT(
+        img_size=FRAME,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=4 if mlp_width is None else mlp_width / width,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=global_blocks,
+    )
+
+
 def sam_prompt_encoder() -> PromptEncoder:
     """SAM's prompt encoder for a 64x64 embedding of a 1024 frame."""
     return MaskedPromptEncoder(
@@ -115,11 +150,6 @@ class SamVariant(NeuralVariant):
     def compile(self) -> None:
         self.module.image_encoder.compile()
 
-    def use_onnx(self) -> None:
-        from sambench.variants.onnx_runtime import use_onnx
-
-        use_onnx(self)
-
     def prepare(self, image: np.ndarray) -> Prepared:
         height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
@@ -141,14 +171,13 @@ class SamVariant(NeuralVariant):
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels, boxes = self.tensor_points(prompts, self.prompt_scale(features))
         sparse, dense = self.embed_prompts(points, labels, boxes)
+        single = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
+        upsampling = self.upsampling(features)
+        if self.fast:
+            draw, scores = self.draw(features, sparse.to(self.dtype), dense[:1].to(self.dtype))
+            return DrawnCandidates(draw, scores, MULTIMASK, single, upsampling)
         logits, scores = self.predict_masks(features, sparse, dense)
-        return MaskCandidates(
-            logits=logits,
-            scores=scores.float(),
-            multimask=(1, 2, 3),
-            single=torch.zeros(len(prompts), dtype=torch.int64, device=self.device),
-            upsampling=self.upsampling(features),
-        )
+        return MaskCandidates(logits, scores.float(), MULTIMASK, single, upsampling)
 
     def prompt_scale(self, features: Features) -> tuple[float, float]:
         """From pixels of the original image to the 1024 frame, as (x, y)."""
@@ -173,13 +202,32 @@ class SamVariant(NeuralVariant):
             dense_prompt_embeddings=dense.to(self.dtype),
         )
 
+    def draw(self, features: Features, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+        """The same, fast: what draws the logits (see DrawnCandidates), and the scores (N, 4).
+
+        dense: (1, 256, 64, 64), the same for all prompts.
+        """
+        parts = parts_of(self.module.mask_decoder)
+        cells = self.cells(features, features.maps["image_embedding"], parts, dense)
+        values, weights, scores = decode(parts, cells, sparse)
+        return draw_masks(enlarger(parts, cells.grid), values, weights), scores
+
+    def cells(self, features: Features, embedding: torch.Tensor, parts: Parts, dense: torch.Tensor) -> Cells:
+        """The image as the fast decoder wants it, (1, 256, h, w) with what every prompt without a mask adds to it."""
+
+        def make() -> Cells:
+            positions = self.module.prompt_encoder.get_dense_pe().to(self.dtype)
+            return lay_out(parts, embedding + dense, positions, share=True)
+
+        return features.once("cells", make)
+
     def upsampling(self, features: Features) -> Upsampling:
         return Upsampling(size=features.original_size, frame=(FRAME, FRAME), crop=features.input_size)
 
 
 def build_sam(runtime: Runtime, encoder: str) -> SamVariant:
     """SAM-B, -L or -H (`vit_b`, `vit_l`, `vit_h`), the modules of segment-anything themselves."""
-    return SamVariant(sam_model_registry[encoder]().image_encoder, runtime)
+    return SamVariant(sam_vit(*VITS[encoder]), runtime)
 
 
 def build_mobile_sam(runtime: Runtime) -> SamVariant:

@@ -31,10 +31,21 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionModel
 from transformers.models.timm_wrapper.configuration_timm_wrapper import TimmWrapperConfig
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.fast_decoder import (
+    Cells,
+    Draw,
+    DrawnCandidates,
+    decode,
+    draw_masks,
+    enlarger,
+    lay_out,
+    parts_of,
+)
 from sambench.variants.neural import renamer
 from sambench.variants.stability import stability_score
 from sambench.variants.stretch import StretchVariant
 
+MULTIMASK = (1, 2, 3)  # mask tokens of the multimask output
 STABILITY_DELTA = 0.05
 STABILITY_THRESHOLD = 0.98
 
@@ -156,6 +167,12 @@ def stable_single(logits: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return torch.where(stability >= STABILITY_THRESHOLD, torch.zeros_like(best), best)
 
 
+def single_of(candidates: DrawnCandidates) -> torch.Tensor:
+    """The same for candidates that draw only token 0 for it."""
+    zero = torch.zeros(len(candidates.scores), dtype=torch.int64, device=candidates.scores.device)
+    return stable_single(candidates.take(zero)[0][:, None], candidates.scores)
+
+
 class Sam2Network(nn.Module):
     """Encoder, prompt encoder and mask decoder for `pixel_size`, and the embedding of an absent memory."""
 
@@ -217,26 +234,50 @@ class Sam2Variant(StretchVariant):
             images, masks = len(prompts), masks[:, None].float()
         points, labels = points.unflatten(0, (images, -1)), labels.unflatten(0, (images, -1))
         sparse, dense = self.module.prompt_encoder(points, labels, None, masks)
+        sparse, dense = sparse.to(self.dtype), dense.to(self.dtype)
+        upsampling = Upsampling(size=features.original_size)
+        if self.fast:
+            draw, scores = self.draw(features, sparse.flatten(0, 1), dense, share=masks is None)
+            return DrawnCandidates(draw, scores, MULTIMASK, single_of, upsampling)
         logits, scores, *_ = self.module.mask_decoder(
             image_embeddings=features.maps["image_embed"].expand(images, -1, -1, -1),
-            image_positional_embeddings=self.module.image_positions().to(self.dtype).expand(images, -1, -1, -1),
-            sparse_prompt_embeddings=sparse.to(self.dtype),
-            dense_prompt_embeddings=dense.to(self.dtype),
+            image_positional_embeddings=self.positions().expand(images, -1, -1, -1),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
             multimask_output=False,
             high_resolution_features=self.high_resolution(features),
         )
         logits, scores = logits.flatten(0, 1), scores.flatten(0, 1).float()
-        return MaskCandidates(
-            logits=logits,
-            scores=scores,
-            multimask=(1, 2, 3),
-            single=stable_single(logits, scores),
-            upsampling=Upsampling(size=features.original_size),
-        )
+        return MaskCandidates(logits, scores, MULTIMASK, stable_single(logits, scores), upsampling)
+
+    def positions(self) -> torch.Tensor:
+        """(1, 256, h, w) positional encoding of the embedding."""
+        return self.module.image_positions().to(self.dtype)
+
+    def draw(
+        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor, *, share: bool
+    ) -> tuple[Draw, torch.Tensor]:
+        """What draws the logits (see DrawnCandidates), and the scores (N, 4): the fast decoder.
+
+        sparse: (N, P, 256). dense: (1, 256, h, w) for all prompts, which may `share` it, or (N, 256, h, w).
+        """
+        parts = parts_of(self.module.mask_decoder)
+
+        def make() -> Cells:
+            return lay_out(parts, features.maps["image_embed"] + dense, self.positions(), share=share)
+
+        cells = features.once("cells", make) if share else make()
+        enlarge = features.once("enlarger", lambda: enlarger(parts, cells.grid, self.finer(features)))
+        values, weights, scores = decode(parts, cells, sparse)
+        return draw_masks(enlarge, values, weights), scores
+
+    def finer(self, features: Features) -> Sequence[torch.Tensor]:
+        """The maps that are added while the mask is enlarged, in that order; nothing where they are nothing."""
+        return [features.maps["high_res_feats1"], features.maps["high_res_feats0"]]
 
 
 class Sam3Variant(Sam2Variant):
-    """SAM 3's tracker normalises pixels to [-1, 1]."""
+    """SAM 3's tracker normalizes pixels to [-1, 1]."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)

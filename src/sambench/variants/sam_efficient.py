@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from sambench.errors import BadWeights
 from sambench.variants.base import Features, Runtime, Upsampling
-from sambench.variants.loading import read_checkpoint
 from sambench.variants.neural import renamer
 from sambench.variants.sam import FRAME, PIXEL_MEAN, PIXEL_STD, Prepared, SamVariant
 
+# MobileSAMv2's file of the prompt-guided decoder spells its parts so.
+DECODER_PARTS = renamer([(r"^PromtEncoder\.", "prompt_encoder."), (r"^MaskDecoder\.", "mask_decoder.")])
 DECODER_PREFIXES = ("prompt_encoder.", "mask_decoder.")
 
 
 class EfficientViTSamVariant(SamVariant):
-    """EfficientViT-SAM normalises values in [0, 1], and its decoder runs with LayerNorms of eps 1e-6.
+    """EfficientViT-SAM normalizes values in [0, 1], and its decoder runs with LayerNorms of eps 1e-6.
 
     Official file: efficientvit/models/efficientvit/sam.py; sam_model_zoo.py sets the eps of every norm.
     """
@@ -47,9 +49,24 @@ class MobileSamV2Variant(SamVariant):
 
     def load_files(self, paths: Sequence[Path]) -> None:
         encoder, decoder = paths
-        state = {k: v for k, v in read_checkpoint(encoder).items() if k.startswith("image_encoder.")}
-        parts = renamer([(r"^PromtEncoder\.", "prompt_encoder."), (r"^MaskDecoder\.", "mask_decoder.")])
-        self.load_official({**state, **parts(read_checkpoint(decoder))}, f"{encoder} + {decoder}")
+        whole = self.read(encoder, lambda state: self.fits(self.encoder_of(state) | self.decoder_names), 0)
+        parts = self.read(decoder, lambda state: DECODER_PARTS(state).keys() == self.decoder_names.keys(), 1)
+        others = [key for key in DECODER_PARTS(parts) if not key.startswith(DECODER_PREFIXES)]
+        if others:
+            # Such as the whole of MobileSAM, which would load here without a word.
+            raise BadWeights(
+                decoder, "state_dict", expected="MobileSAMv2's PromtEncoder and MaskDecoder alone",
+                found=f"{len(others)} other keys: {', '.join(others[:3])}", remedy="check the order of the files",
+            )  # fmt: skip
+        self.load_official({**self.encoder_of(whole), **DECODER_PARTS(parts)}, f"{encoder} + {decoder}")
+
+    @staticmethod
+    def encoder_of(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in state.items() if key.startswith("image_encoder.")}
+
+    @property
+    def decoder_names(self) -> dict[str, torch.Tensor]:
+        return {k: v for k, v in self.module.state_dict().items() if k.startswith(DECODER_PREFIXES)}
 
 
 class NanoSamVariant(SamVariant):
@@ -62,13 +79,16 @@ class NanoSamVariant(SamVariant):
 
     def load_files(self, paths: Sequence[Path]) -> None:
         encoder, decoder = paths
-        state = {k: v for k, v in read_checkpoint(decoder).items() if k.startswith(DECODER_PREFIXES)}
+        expected = {key for key in self.module.state_dict() if key.startswith(DECODER_PREFIXES)}
+        whole = self.read(decoder, lambda state: {k for k in state if k.startswith(DECODER_PREFIXES)} == expected, 1)
+        state = {k: v for k, v in whole.items() if k.startswith(DECODER_PREFIXES)}
         state.update(self.load_encoder(encoder))
         self.load_official(state, f"{encoder} + {decoder}")
 
     def load_encoder(self, path: Path) -> dict[str, torch.Tensor]:
         """NVIDIA's training script saves the encoder alone, without a prefix."""
-        return {f"image_encoder.{key}": value for key, value in read_checkpoint(path).items()}
+        expected = self.module.image_encoder.state_dict().keys()
+        return {f"image_encoder.{k}": v for k, v in self.read(path, lambda state: state.keys() == expected).items()}
 
     def prepare(self, image: np.ndarray) -> Prepared:
         height, width = image.shape[:2]
@@ -102,7 +122,7 @@ class NanoSamOnnxVariant(NanoSamVariant):
         return {}
 
     def compile(self) -> None:
-        """onnxruntime has optimised the graph already."""
+        """onnxruntime has optimized the graph already."""
 
 
 def build_repvit_sam(runtime: Runtime) -> SamVariant:

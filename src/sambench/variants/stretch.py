@@ -34,7 +34,7 @@ class Stretched:
 class StretchVariant(NeuralVariant):
     """A variant whose frame is the whole image, stretched to `pixel_size` x `pixel_size`.
 
-    mean, std: of the normalisation, on [0, 1].
+    mean, std: of the normalization, on [0, 1].
     antialias: torchvision's Resize filters when it shrinks, plain interpolation does not.
     """
 

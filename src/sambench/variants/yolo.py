@@ -1,7 +1,8 @@
 """Detector-style variants: YOLOv8-seg and FastSAM find all instances of an image, a prompt then selects.
 
-Networks, letterbox and suppression are those of the package `ultralytics`, which is AGPL-3.0 and therefore an
-optional extra: it is imported nowhere else in sambench, and here only when a variant is built.
+Networks and suppression are those of the package `ultralytics`, which is AGPL-3.0 and therefore an optional extra: it
+is imported nowhere else in sambench, and here only when a variant is built. So are letterbox, boxes and masks of
+YOLOv8-seg; those of FastSAM follow the older version that FastSAM ships (letterbox.py).
 
 Selection follows FastSAM's fastsam/prompt.py, one mask a prompt in the order of the prompts. The official
 `box_prompt` returns the masks of a Python set instead, where order and pairing are lost.
@@ -14,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sambench.errors import InputError
+from sambench.errors import BadWeights, InputError
 from sambench.variants.base import BOX, POINT, MaskCandidates, Prompts, Runtime, Upsampling
+from sambench.variants.letterbox import boxes_on_image, letterbox, masks_on_image
 from sambench.variants.neural import NeuralVariant
 
 SNAP = 20  # FastSAM: a box side nearer than this to the border of the network's input is moved onto the border
@@ -184,15 +186,21 @@ class YoloSegVariant(NeuralVariant):
         self.decode_chunk = 64  # a decode looks at every instance, whatever the number of prompts
 
     def load_files(self, paths: Sequence[Path]) -> None:
-        """A state dict with ultralytics' own keys, or the pickled model it publishes (`.pt`).
+        """A state dict with ultralytics' own keys, or the pickled model that it publishes.
 
         Of the pickle only classes of torch.nn and ultralytics.nn are rebuilt (weights_only=True); anything
         else in it is refused. Raises InputError then.
         """
         (path,) = paths
-        if path.suffix != ".pt":
+        try:
             super().load_files(paths)
             return
+        except BadWeights:
+            raise
+        except InputError as error:
+            # A pickled model needs its classes; anything else that cannot be read stays refused.
+            if not any(f"needs to run {library}." in str(error) for library in ("ultralytics", "torch.nn")):
+                raise
         self.load_official(read_pickled_model(path).float().state_dict(), str(path))
 
     def keep_float32(self) -> None:
@@ -239,9 +247,23 @@ class YoloSegVariant(NeuralVariant):
         boxes, scores, categories, coefficients = kept.split((4, 1, 1, kept.shape[1] - 6), dim=1)
         boxes = boxes.clone()
         self.adjust(boxes, frame)
+        boxes, masks = self.on_image(boxes, maps["prototypes"][0].float(), coefficients, frame, size)
+        return Instances(masks, boxes, scores[:, 0], categories[:, 0].long())
+
+    def on_image(
+        self,
+        boxes: torch.Tensor,
+        prototypes: torch.Tensor,
+        coefficients: torch.Tensor,
+        frame: tuple[int, int],
+        size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (K, 4) of the network's input -> boxes (K, 4) and masks (K, H, W) bool on the image.
+
+        prototypes: (32, h / 4, w / 4). coefficients: (K, 32). frame, size: (height, width) of input and image.
+        """
         boxes = self.library.scale_boxes(frame, boxes, size)
-        masks = self.library.process_mask_native(maps["prototypes"][0].float(), coefficients, boxes, size)
-        return Instances(masks.bool(), boxes, scores[:, 0], categories[:, 0].long())
+        return boxes, self.library.process_mask_native(prototypes, coefficients, boxes, size).bool()
 
     @torch.inference_mode()
     def decode(self, features: Instances, prompts: Prompts) -> MaskCandidates:
@@ -269,7 +291,24 @@ class FastSamVariant(YoloSegVariant):
     What its predictor does beyond YOLOv8's: kept boxes are moved onto the border of the network's input where
     they are within 20 pixels of it (padding included, after the suppression), and one that then covers more
     than 90 % of the input becomes all of it. Masks are cut to these boxes, so both change masks.
+
+    Padding, cropping and enlarging are those of the ultralytics that it ships.
     """
+
+    def __init__(self, runtime: Runtime, **arguments: Any) -> None:
+        super().__init__(runtime, **arguments)
+        self.letterbox = partial(letterbox, side=self.size)
+
+    def on_image(
+        self,
+        boxes: torch.Tensor,
+        prototypes: torch.Tensor,
+        coefficients: torch.Tensor,
+        frame: tuple[int, int],
+        size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        boxes = boxes_on_image(boxes, frame, size)
+        return boxes, masks_on_image(prototypes, coefficients, boxes, size)
 
     def adjust(self, boxes: torch.Tensor, frame: tuple[int, int]) -> None:
         height, width = frame

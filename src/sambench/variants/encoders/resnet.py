@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
 import torch
+from timm.models.resnet import resnet18
 from torch import nn
 
 from sambench.errors import InputError
@@ -20,7 +20,7 @@ class NanoSamEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = timm.create_model("resnet18", pretrained=False, features_only=True)
+        self.backbone = resnet18(features_only=True)
         self.up_1 = nn.Sequential(
             nn.Conv2d(512, 256, 3, padding=1),
             nn.GELU(),

@@ -1,0 +1,93 @@
+"""The stage `boxes`: the boxes of one detector in one shard of a dataset, whatever they come from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sambench.datasets.checks import read_annotations
+from sambench.detectors.boxes import Limits, find_boxes, import_boxes, no_boxes
+from sambench.detectors.classes import UNKNOWN, category_ids, read_categories
+from sambench.detectors.registry import Detector, build
+from sambench.digests import digest
+from sambench.errors import BadWeights
+from sambench.evaluate.score import rules_of
+from sambench.jobs import parse_shard, shard_images
+from sambench.parquet import read_parquet
+from sambench.records import IMAGES
+from sambench.status import BAD_WEIGHTS, NO_COMMON_CLASS, OK, OUT_OF_MEMORY
+from sambench.variants.base import Runtime
+
+
+@dataclass(frozen=True)
+class ShardBoxes:
+    """Boxes, columns of records.BOXES; the status and its reason; the GPU's name; facts for the file's provenance."""
+
+    table: pd.DataFrame
+    facts: Mapping[str, str]
+    status: str = OK
+    reason: str = ""
+    device: str = ""
+
+
+def shard_boxes(
+    detector: Detector,
+    dataset: str,
+    annotations: Path,
+    images: Path,
+    shard: str,
+    folders: Sequence[Path],
+    settings: Mapping[str, Any],
+    threads: int,
+) -> ShardBoxes:
+    """Import or find the boxes of a shard, such as 0-of-4, of the images of a Parquet file.
+
+    settings: device, batch_size, score_threshold and top_k (by rules). Raises InputError for unusable annotations or
+    a published file that does not belong to them.
+    """
+    runtime = Runtime(device=settings["device"], threads=threads)
+    part: pd.DataFrame = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
+    document = read_annotations(annotations)
+    categories = read_categories(document, annotations)
+    threshold = settings["score_threshold"] if detector.score_threshold is None else detector.score_threshold
+    limits = Limits(threshold, detector.top_k or settings["top_k"][rules_of(document).name])
+    facts = {"detector": detector.name, "score_threshold": str(threshold), "top_k": str(limits.top_k)}
+    facts["images"] = str(len(part))
+    if detector.licence_weights:
+        facts["licence_weights"] = detector.licence_weights
+    state, published = detector.state(dataset, folders), detector.result_file(dataset)
+    if state != OK:
+        return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
+    if published:
+        facts["published_sha256"] = digest(published)
+        return ShardBoxes(import_boxes(published, document, annotations, categories, part, limits), facts)
+
+    # Needs torch, which importing published boxes does not, and which is slow to start with.
+    from sambench.memory import OutOfMemory, memory_guard
+
+    facts["weights_sha256"] = ",".join(digest(path) for path in detector.weights(folders) or [])
+    device, title = runtime.device_name(), f"boxes {detector.name} {shard}"
+    try:
+        with memory_guard():
+            network = build(detector, runtime, folders)
+            names = network.choose_classes([category.name for category in categories])
+            ids = category_ids(names, categories, annotations)
+            unmatched = [name for name, category in zip(names, ids, strict=True) if category == UNKNOWN]
+            facts |= {"classes": str(len(names)), "unmatched_classes": json.dumps(unmatched)}
+            if unmatched:
+                print(f"{title}: no category of {dataset} has the name of: {', '.join(unmatched)}", file=sys.stderr)
+            if len(unmatched) == len(names):
+                reason = f"the detector knows none of the categories of {dataset}"
+                return ShardBoxes(no_boxes(), facts, NO_COMMON_CLASS, reason, device)
+            table = find_boxes(network, part, ids, limits, settings["batch_size"], title)
+            return ShardBoxes(table, facts, device=device)
+    except BadWeights as error:
+        return ShardBoxes(no_boxes(), facts, BAD_WEIGHTS, str(error), device)
+    except OutOfMemory as error:
+        return ShardBoxes(no_boxes(), facts, OUT_OF_MEMORY, str(error), device)

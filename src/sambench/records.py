@@ -1,0 +1,172 @@
+"""The columns of every Parquet file that a stage writes; those of a table stand in its module in results/tables/."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_rle = [pa.field("rle_size", pa.list_(pa.int32())), pa.field("rle_counts", pa.binary())]
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("path", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+# x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width. frequency: of the
+# category in LVIS, r(are), c(ommon) or f(requent); null elsewhere.
+INSTANCES = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "area")],
+        pa.field("iscrowd", pa.bool_()),
+        *_rle,
+        pa.field("frequency", pa.string()),
+    ]
+)
+# points: x0, y0, x1, y1, ...; labels: one a point; box: x0, y0, x1, y1. Null where the prompt has none.
+PROMPTS = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("prompt", pa.string()),
+        pa.field("points", pa.list_(pa.float32())),
+        pa.field("labels", pa.list_(pa.int8())),
+        pa.field("box", pa.list_(pa.float32())),
+    ]
+)
+# The boxes of a detector, best first in each image: category_id of the dataset; x, y, w, h in pixels, inside the image.
+# Why there are none, such as `no weights`, is the `status` of the file's provenance.
+BOXES = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "score")],
+    ]
+)
+# iou follows the argmax rule; a rule that was not asked for, or a row whose status is not ok, is null.
+SEGANY = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        pa.field("area", pa.float64()),
+        pa.field("iscrowd", pa.bool_()),
+        pa.field("prompt", pa.string()),
+        pa.field("iou", pa.float64()),
+        pa.field("iou_single", pa.float64()),
+        pa.field("iou_oracle", pa.float64()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("selected_token", pa.int8()),
+        pa.field("status", pa.string()),
+    ]
+)
+# The masks of detector boxes, one row a box and selection rule; category and score are the detector's. Without a mask
+# where the status is not ok.
+MASKS = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("category_id", pa.int64()),
+        pa.field("detector", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("selection", pa.string()),
+        pa.field("predicted_iou", pa.float32()),
+        *_rle,
+        pa.field("status", pa.string()),
+    ]
+)
+PRECISION = [
+    *[pa.field(n, pa.float64()) for n in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")],
+    *[pa.field(n, pa.float64()) for n in ("ap_rare", "ap_common", "ap_frequent")],
+]
+PRECISION_NAMES = [field.name for field in PRECISION]
+OF_PRECISION = [
+    *[pa.field(n, pa.int64()) for n in ("detections", "images")],
+    *[pa.field(n, pa.string()) for n in ("rules", "boxes_sha256", "status")],
+]
+# AP of the boxes of detectors in per cent, by the rules of COCO or LVIS (the latter with AP by frequency).
+AVERAGE_PRECISION_BOXES = pa.schema(
+    [*[pa.field(n, pa.string()) for n in ("dataset", "detector")], *PRECISION, *OF_PRECISION]
+)
+# The same of the masks that one variant gives for these boxes.
+AVERAGE_PRECISION_MASKS = pa.schema(
+    [*[pa.field(n, pa.string()) for n in ("dataset", "detector", "selection")], *PRECISION, *OF_PRECISION],
+)
+# Segment everything, one row an image, in a file of quality or of time: what the other one measures is null.
+# predicted_iou to masks: masks left after each filter. matched_k: instances that the best k masks find, one number an
+# IoU threshold 0.5, 0.55, ... 0.95.
+SEGEVERY = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        *[
+            pa.field(n, pa.int32())
+            for n in ("prompts", "candidates", "predicted_iou", "stability", "crop_edge", "nms", "masks", "instances")
+        ],
+        *[pa.field(n, pa.list_(pa.int32())) for n in ("matched_100", "matched_1000")],
+        *[pa.field(f"{n}_ms", pa.float64()) for n in ("detect", "encode", "decode", "postprocess", "total")],
+        pa.field("peak_memory_mib", pa.float64()),
+        pa.field("status", pa.string()),
+    ]
+)
+# score: what masks are ranked by. x, y, w, h: the box around the mask in pixels, COCO's convention.
+SEGEVERY_MASKS = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("score", pa.float64()),
+        *[pa.field(n, pa.float32()) for n in ("predicted_iou", "stability")],
+        *[pa.field(n, pa.int32()) for n in ("x", "y", "w", "h")],
+        pa.field("area", pa.int64()),
+        *_rle,
+    ]
+)
+# What one variant costs, one row a part; where nothing could be counted a single row without a part says why.
+# flops, macs: by calflops. products: FLOPs of products and convolutions by torch. unseen: JSON, those of them that
+# calflops does not see, by function.
+EFFICIENCY = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("variant", "part")],
+        *[pa.field(n, pa.int64()) for n in ("parameters", "flops", "macs", "products", "checkpoint_bytes")],
+        *[pa.field(n, pa.string()) for n in ("unseen", "status")],
+    ]
+)
+# Times of one variant and runtime, one row an image and pass; decode_ms and upsample_ms have one number a box.
+# requested_mib: what was asked for when memory ran out; peak_memory_mib then is what was in use before.
+LATENCY = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("pass", pa.int32()),
+        *[pa.field(n, pa.float64()) for n in ("prepare_ms", "encode_ms")],
+        *[pa.field(n, pa.list_(pa.float64())) for n in ("decode_ms", "upsample_ms")],
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib")],
+        pa.field("status", pa.string()),
+    ]
+)
+# Images a second, one row a batch size. images, boxes: done in `seconds`, of which encode_seconds went into the image
+# encoder and wait_seconds into waiting for images. requested_mib: as in LATENCY, or the estimate that kept a batch from
+# being tried.
+THROUGHPUT = pa.schema(
+    [
+        pa.field("batch", pa.int32()),
+        *[pa.field(n, pa.int64()) for n in ("images", "boxes")],
+        *[
+            pa.field(n, pa.float64())
+            for n in ("seconds", "encode_seconds", "wait_seconds", "peak_memory_mib", "requested_mib")
+        ],
+        pa.field("status", pa.string()),
+    ]
+)
+# A runtime against eager float32, one row an image and box: the IoU of the two masks of the token that eager chooses,
+# its share of the image's area, and whether the runtime chooses that token too.
+AGREEMENT = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("box", pa.int32()),
+        pa.field("iou", pa.float64()),
+        pa.field("area", pa.float64()),
+        pa.field("same_token", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)

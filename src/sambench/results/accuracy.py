@@ -1,0 +1,144 @@
+"""From per-instance results to mean IoU: what the tables of box prompts and of point prompts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sambench import records
+from sambench.errors import InputError
+from sambench.jobs import Job
+from sambench.parquet import read_parquet
+from sambench.results.statistics import clustered_bootstrap
+from sambench.results.table import concat, status_of
+from sambench.status import OK
+
+if TYPE_CHECKING:
+    from sambench.study import Study
+
+SMALL, LARGE = 32.0**2, 96.0**2  # COCO's bounds of `area` in pixels
+IOU_COLUMN = {"argmax": "iou", "single": "iou_single", "oracle": "iou_oracle"}
+KEY = ("dataset", "variant", "runtime", "prompt")
+UNITS = dict.fromkeys(("miou", "miou_low", "miou_high", "miou_small", "miou_medium", "miou_large"), "%")
+
+# Means in per cent over `instances` instances of `images` images.
+SCHEMA = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "prompt", "selection")],
+        *[
+            pa.field(n, pa.float64())
+            for n in ("miou", "miou_low", "miou_high", "miou_small", "miou_medium", "miou_large")
+        ],
+        *[pa.field(n, pa.int64()) for n in ("instances", "crowd", "images")],
+        pa.field("status", pa.string()),
+    ]
+)
+
+
+def is_box(prompt: str) -> bool:
+    """Whether a prompt set made from ground truth consists of boxes; all others consist of points."""
+    return prompt.endswith("box")
+
+
+def selected(study: Study) -> bool:
+    return bool(study["prompt_groups"])
+
+
+def sources(study: Study) -> list[str]:
+    return [*study.segany_files(), *sorted({job.prompts_file(study.results) for job in study.jobs()})]
+
+
+def settings(study: Study) -> dict[str, Any]:
+    return {
+        "jobs": [list(job) for job in study.jobs()],
+        "shards": {name: study.shards(name) for name in study["datasets"]},
+        "selections": study["selections"],
+        "statistics": study.plain["statistics"],
+    }
+
+
+def build(wanted: Callable[[str], bool]) -> Callable[[Path, Mapping[str, Any]], pd.DataFrame]:
+    """A table's `build` for the prompt sets whose names `wanted` takes.
+
+    Raises InputError when a planned prompt was not scored exactly once.
+    """
+
+    def table(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
+        parts = []
+        for job in (Job(*names) for names in settings["jobs"]):
+            planned = read_parquet(Path(job.prompts_file(results)), records.PROMPTS).to_pandas()
+            planned = planned[planned["prompt"].map(wanted).astype(bool)]
+            if planned.empty:
+                continue
+            files = [Path(file) for file in job.shard_files(results, settings["shards"][job.dataset])]
+            rows = pd.concat([read_parquet(file, records.SEGANY).to_pandas() for file in files], ignore_index=True)
+            rows = rows[rows["prompt"].map(wanted).astype(bool)]
+            check_complete(rows, planned, files[0].parent.as_posix())
+            parts.append(accuracy(job, rows, settings["selections"], **settings["statistics"]))
+        return concat(parts, SCHEMA)
+
+    return table
+
+
+def check_complete(results: pd.DataFrame, prompts: pd.DataFrame, where: str) -> None:
+    """Every planned prompt exactly once.
+
+    Raises InputError that counts what is missing, doubled or not planned.
+    """
+    keys = ["annotation_id", "prompt"]
+    counts = results.groupby(keys).size()
+    planned = pd.MultiIndex.from_frame(prompts[keys])
+    missing, unplanned = planned.difference(counts.index), counts.index.difference(planned)
+    doubled = int((counts > 1).sum())
+    if len(missing) or len(unplanned) or doubled:
+        raise InputError(
+            where,
+            expected=f"each of {len(planned)} planned prompts once",
+            found=f"{len(missing)} missing, {doubled} more than once, {len(unplanned)} not planned",
+            remedy="delete the shards of this job and run again",
+        )
+
+
+def accuracy(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int) -> pd.DataFrame:
+    """The mean IoU of every prompt type and selection rule of one job, in per cent.
+
+    results: columns of records.SEGANY. Sizes follow the annotation's area with half-open bounds, [0, 32²), [32², 96²)
+    and [96², ∞); the code of EfficientViT-SAM counts an instance that lies on a bound twice. Rows whose status is
+    not `ok` are left out of the means, and the status of the row says how many they are.
+    """
+    lines = []
+    for prompt, rows in results.groupby("prompt", sort=False):
+        scored = rows[rows["status"] == OK]
+        for selection in selections:
+            line = {
+                "dataset": job.dataset,
+                "variant": job.variant,
+                "runtime": job.runtime,
+                "prompt": prompt,
+                "selection": selection,
+                "instances": len(scored),
+                "crowd": int(scored["iscrowd"].sum()),
+                "images": scored["image_id"].nunique(),
+                "status": status_of(rows["status"]),
+            }
+            lines.append(line | _means(scored, IOU_COLUMN[selection], resamples, seed))
+    return pd.DataFrame(lines, columns=SCHEMA.names)
+
+
+def _means(scored: pd.DataFrame, column: str, resamples: int, seed: int) -> dict[str, float]:
+    if scored.empty:
+        return {}
+    iou, area = 100 * scored[column], scored["area"]
+    low, high = clustered_bootstrap(iou.to_numpy(), scored["image_id"].to_numpy(), resamples=resamples, seed=seed)
+    return {
+        "miou": iou.mean(),
+        "miou_low": low,
+        "miou_high": high,
+        "miou_small": iou[area < SMALL].mean(),
+        "miou_medium": iou[(area >= SMALL) & (area < LARGE)].mean(),
+        "miou_large": iou[area >= LARGE].mean(),
+    }

@@ -1,0 +1,116 @@
+"""A table of results as one object: what it is called, what its columns mean, what it is made of and how.
+
+Each module of the package `sambench.results.tables` holds one, under the name TABLE. Rules, report, figures, MLflow and
+docs only go through the registry `TABLES`: a new table is a new module there and touches no other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sambench.errors import InputError, near_matches
+from sambench.parquet import read_parquet
+from sambench.results import tables as modules
+from sambench.status import summary
+
+if TYPE_CHECKING:
+    from sambench.study import Study
+
+SUFFIXES = (".parquet", ".csv", ".md", ".tex")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table.
+
+    name: of its files, results/tables/{name}.*, and of its page everywhere. order: its place in report and lists.
+    title, explanation: for people; units, decimals: of columns, one decimal where nothing is said.
+    schema: of the Parquet file. key: the columns that name a row, but for the selection rule.
+    selected: whether a study has the table.
+    sources: the files it is made of, relative to the working directory.
+    settings: what else decides about its content, as plain values; an edit makes the table again.
+    build: (results folder, settings) -> the rows, with the columns of `schema`.
+    metrics: what its numbers are grouped under in MLflow; empty: not logged there.
+    drawn_from: the tables that its figure takes, in the order of the arguments of `draw`; empty: no figure.
+    large: it reads all results of a study and is a job of its own on a cluster.
+    """
+
+    name: str
+    order: int
+    title: str
+    explanation: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    selected: Callable[[Study], bool]
+    sources: Callable[[Study], list[str]]
+    settings: Callable[[Study], dict[str, Any]]
+    build: Callable[[Path, Mapping[str, Any]], pd.DataFrame]
+    units: Mapping[str, str] = field(default_factory=dict)
+    decimals: Mapping[str, int] = field(default_factory=dict)
+    metrics: str = ""
+    drawn_from: tuple[str, ...] = ()
+    draw: Callable[..., Any] | None = None
+    large: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module that defines it: the code that a change of the table comes from."""
+        return f"{modules.__name__}.{self.name}"
+
+    def file(self, results: str | Path) -> str:
+        """Its Parquet file."""
+        return f"{results}/tables/{self.name}.parquet"
+
+    def read(self, results: str | Path) -> pd.DataFrame:
+        """Its rows, from the Parquet file."""
+        return read_parquet(Path(self.file(results)), self.schema).to_pandas()
+
+
+@cache
+def all_tables() -> dict[str, Table]:
+    """Every table by name, in the order of the report."""
+    names = [module.name for module in iter_modules(modules.__path__) if not module.name.startswith("_")]
+    found = [import_module(f"{modules.__name__}.{name}").TABLE for name in names]
+    return {table.name: table for table in sorted(found, key=lambda table: (table.order, table.name))}
+
+
+def find_table(name: str) -> Table:
+    """The table of that name; InputError with near matches otherwise."""
+    tables = all_tables()
+    if name not in tables:
+        raise InputError("tables", name, expected="a table of the registry", remedy=near_matches(name, tables))
+    return tables[name]
+
+
+def selected_tables(study: Study) -> list[Table]:
+    """The tables of a study, in the order of the report."""
+    return [table for table in all_tables().values() if table.selected(study)]
+
+
+def status_of(statuses: pd.Series) -> str:
+    """The status of a row that is made of many rows."""
+    return summary(statuses.value_counts().to_dict())
+
+
+def concat(tables: Iterable[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
+    """Stack tables that may be empty, keeping the columns of the schema."""
+    filled = [table for table in tables if not table.empty]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=schema.names)
+
+
+PANDAS_TYPES = {pa.int32(): "Int32", pa.int64(): "Int64", pa.float64(): "float64", pa.bool_(): "boolean"}
+
+
+def typed(lines: Iterable[Mapping[str, object]], schema: pa.Schema) -> pd.DataFrame:
+    """Lines as a table with the types of the schema: a number that is missing makes no other one a float."""
+    types = {field.name: PANDAS_TYPES.get(field.type, "object") for field in schema}
+    return pd.DataFrame(list(lines), columns=schema.names).astype(types)

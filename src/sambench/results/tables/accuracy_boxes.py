@@ -1,0 +1,37 @@
+"""The table `accuracy_boxes`: mean IoU of the masks that box prompts give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sambench.results import accuracy
+from sambench.results.table import Table
+
+TITLE = "Box prompts"
+
+
+def draw(*tables: Any) -> Any:
+    from sambench.results.figures import accuracy_chart
+
+    return accuracy_chart(tables[0], TITLE)
+
+
+TABLE = Table(
+    name="accuracy_boxes",
+    order=10,
+    title=TITLE,
+    explanation="Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over "
+    "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box, each side "
+    "moved by about a tenth of its extent.",
+    schema=accuracy.SCHEMA,
+    key=accuracy.KEY,
+    selected=accuracy.selected,
+    sources=accuracy.sources,
+    settings=accuracy.settings,
+    build=accuracy.build(accuracy.is_box),
+    units=accuracy.UNITS,
+    metrics="accuracy",
+    drawn_from=("accuracy_boxes",),
+    draw=draw,
+    large=True,
+)

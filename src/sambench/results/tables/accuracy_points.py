@@ -1,0 +1,37 @@
+"""The table `accuracy_points`: mean IoU of the masks that point prompts give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sambench.results import accuracy
+from sambench.results.table import Table
+
+TITLE = "Point prompts"
+
+
+def draw(*tables: Any) -> Any:
+    from sambench.results.figures import accuracy_chart
+
+    return accuracy_chart(tables[0], TITLE)
+
+
+TABLE = Table(
+    name="accuracy_points",
+    order=20,
+    title=TITLE,
+    explanation="Mean IoU in per cent of the masks that point prompts give. box_center is the centre of the "
+    "annotation's box, mask_center the pixel deepest inside the mask, random_k k pixels of the mask, click_k k "
+    "interactive clicks.",
+    schema=accuracy.SCHEMA,
+    key=accuracy.KEY,
+    selected=accuracy.selected,
+    sources=accuracy.sources,
+    settings=accuracy.settings,
+    build=accuracy.build(lambda prompt: not accuracy.is_box(prompt)),
+    units=accuracy.UNITS,
+    metrics="accuracy",
+    drawn_from=("accuracy_points",),
+    draw=draw,
+    large=True,
+)

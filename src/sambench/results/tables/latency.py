@@ -1,0 +1,131 @@
+"""The table `latency`: times of an image and its boxes, from the times of single images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sambench import records
+from sambench.results.measured import jobs_of, read_measured
+from sambench.results.statistics import clustered_bootstrap
+from sambench.results.table import Table, concat, status_of, typed
+from sambench.results.tables import throughput
+from sambench.status import OK
+
+if TYPE_CHECKING:
+    from sambench.study import Study
+
+STEP = 10  # boxes between two points of the cumulative time
+
+# Times in ms, see `lines`. weights: checkpoint, random or none. first_ms: the first call,
+# compilation included. others: cores that other processes kept busy meanwhile; busy: whether that spoils the timing.
+SCHEMA = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        pa.field("boxes", pa.int32()),
+        *[
+            pa.field(n, pa.float64())
+            for n in (
+                *("cumulative_ms", "cumulative_low", "cumulative_high", "segany_ms", "prepare_ms", "encode_ms"),
+                *("decode_ms", "upsample_ms", "p50", "p90"),
+            )
+        ],
+        pa.field("n", pa.int64()),
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib", "first_ms", "throughput_img_s")],
+        pa.field("best_batch", pa.int32()),
+        pa.field("others", pa.float64()),
+        pa.field("threads", pa.int32()),
+        pa.field("busy", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)
+
+
+def sources(study: Study) -> list[str]:
+    also = [throughput.TABLE.file(study.results)] if throughput.TABLE.selected(study) else []
+    return [*study.measured_files("latency"), *also]
+
+
+def settings(study: Study) -> dict[str, Any]:
+    return {
+        "jobs": jobs_of(study),
+        "statistics": study.plain["statistics"],
+        "throughput": throughput.TABLE.selected(study),
+    }
+
+
+def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
+    best = throughput.best(throughput.TABLE.read(results)) if settings["throughput"] else {}
+    tables = []
+    for facts, times in read_measured(results, "latency", settings["jobs"], records.LATENCY):
+        key = (facts["dataset"], facts["variant"], facts["runtime"])
+        tables.append(lines(facts | best.get(key, {}), times, **settings["statistics"]))
+    return concat(tables, SCHEMA)
+
+
+def lines(facts: Mapping[str, Any], times: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+    """The lines of one variant and runtime: at the first box and at every tenth, with columns of SCHEMA.
+
+    times: columns of records.LATENCY. facts: dataset, variant, runtime and what is known of the run, columns of the
+    same name. cumulative_ms is the mean over images of encoding and the boxes so far, with the 95 % interval of a
+    bootstrap over images; segany_ms the mean of one image and one box; all other times are medians. Preparation on the
+    CPU (reading left out, resizing included) is apart: it can overlap with the device's work.
+    """
+    fixed = {**facts, "status": status_of(times["status"])}
+    fixed |= {name: times[name].max() for name in ("peak_memory_mib", "requested_mib")}
+    good = times[times["status"] == OK]
+    if good.empty:
+        return typed([fixed | {"n": 0}], SCHEMA)
+    decode, upsample = (np.stack(good[name].to_numpy()) for name in ("decode_ms", "upsample_ms"))
+    cumulative = good["encode_ms"].to_numpy()[:, None] + np.cumsum(decode + upsample, axis=1)
+    fixed |= {
+        "n": len(good),
+        "segany_ms": cumulative[:, 0].mean(),
+        "prepare_ms": good["prepare_ms"].median(),
+        "encode_ms": good["encode_ms"].median(),
+        "decode_ms": np.median(decode),
+        "upsample_ms": np.median(upsample),
+    }
+    count = decode.shape[1]
+    rows = []
+    for boxes in sorted({1, *range(STEP, count + 1, STEP), count}):
+        times_so_far = cumulative[:, boxes - 1]
+        low, high = clustered_bootstrap(times_so_far, good["image_id"].to_numpy(), resamples=resamples, seed=seed)
+        p50, p90 = np.quantile(times_so_far, [0.5, 0.9])
+        rows.append(
+            fixed
+            | {"boxes": boxes, "cumulative_ms": times_so_far.mean(), "cumulative_low": low, "cumulative_high": high}
+            | {"p50": p50, "p90": p90}
+        )
+    return typed(rows, SCHEMA)
+
+
+def draw(*tables: Any) -> Any:
+    from sambench.results.figures import cumulative_chart
+
+    return cumulative_chart(tables[0])
+
+
+TABLE = Table(
+    name="latency",
+    order=80,
+    title="Time of promptable segmentation",
+    explanation="Milliseconds for one image and for one more box, and the cumulative time of 10, 20, ... boxes. "
+    "busy: others used the machine meanwhile, so times are too long.",
+    schema=SCHEMA,
+    key=("dataset", "variant", "runtime", "boxes"),
+    selected=lambda study: "latency" in study["measures"],
+    sources=sources,
+    settings=settings,
+    build=build,
+    units={name: "ms" for name in SCHEMA.names if name.endswith("_ms") or name in ("p50", "p90")}
+    | {"peak_memory_mib": "MiB", "requested_mib": "MiB", "throughput_img_s": "images per second"},
+    metrics="latency",
+    drawn_from=("latency",),
+    draw=draw,
+)

@@ -1,0 +1,99 @@
+"""The table `throughput`: images per second, from the runs of single batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sambench import records
+from sambench.results.measured import jobs_of, read_measured
+from sambench.results.table import Table, concat, typed
+from sambench.status import OK
+
+if TYPE_CHECKING:
+    from sambench.study import Study
+
+# encode_img_s counts the time of the encoder alone; data_wait in per cent of the time.
+SCHEMA = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights")],
+        pa.field("batch", pa.int32()),
+        pa.field("best", pa.bool_()),
+        *[
+            pa.field(n, pa.float64())
+            for n in ("throughput_img_s", "encode_img_s", "boxes_per_image", "data_wait", "seconds")
+        ],
+        pa.field("n", pa.int64()),
+        *[pa.field(n, pa.float64()) for n in ("peak_memory_mib", "requested_mib", "others")],
+        pa.field("threads", pa.int32()),
+        pa.field("busy", pa.bool_()),
+        pa.field("status", pa.string()),
+    ]
+)
+
+
+def settings(study: Study) -> dict[str, Any]:
+    return {"jobs": jobs_of(study)}
+
+
+def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
+    runs = read_measured(results, "throughput", settings["jobs"], records.THROUGHPUT)
+    return concat([lines(facts, rows) for facts, rows in runs], SCHEMA)
+
+
+def lines(facts: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """One line a batch size of one variant and runtime, with the columns of SCHEMA.
+
+    runs: columns of records.THROUGHPUT. facts: columns of the same name. `best` marks the batch with the most
+    images a second, the smaller one of equals.
+    """
+    rows = []
+    for run in runs.to_dict("records"):
+        line = {name: value for name, value in {**facts, **run}.items() if name in SCHEMA.names}
+        if run["status"] == OK:
+            line |= {
+                "n": run["images"],
+                "throughput_img_s": run["images"] / run["seconds"],
+                "encode_img_s": run["images"] / run["encode_seconds"],
+                "boxes_per_image": run["boxes"] / run["images"],
+                "data_wait": 100 * run["wait_seconds"] / run["seconds"],
+            }
+        rows.append({"best": False, "n": 0, **line})
+    rates = [row.get("throughput_img_s", 0.0) for row in rows]
+    if max(rates) > 0:
+        rows[rates.index(max(rates))]["best"] = True
+    return typed(rows, SCHEMA)
+
+
+def best(table: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """For each (dataset, variant, runtime) the columns of the table `latency`: throughput_img_s and best_batch."""
+    return {
+        (row["dataset"], row["variant"], row["runtime"]): {
+            "throughput_img_s": row["throughput_img_s"],
+            "best_batch": row["batch"],
+        }
+        for row in table[table["best"]].to_dict("records")
+    }
+
+
+TABLE = Table(
+    name="throughput",
+    order=90,
+    title="Throughput",
+    explanation="Images a second with their ground-truth boxes, read from disk meanwhile, by batch size; data_wait "
+    "is the share of the time in per cent that the model waited for images.",
+    schema=SCHEMA,
+    key=("dataset", "variant", "runtime", "batch"),
+    selected=lambda study: "throughput" in study["measures"],
+    sources=lambda study: study.measured_files("throughput"),
+    settings=settings,
+    build=build,
+    units={"throughput_img_s": "images per second", "encode_img_s": "images per second", "data_wait": "%"}
+    | {"seconds": "s", "peak_memory_mib": "MiB", "requested_mib": "MiB"},
+    decimals={"throughput_img_s": 3, "encode_img_s": 3},
+    metrics="throughput",
+)

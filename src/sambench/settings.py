@@ -1,0 +1,504 @@
+"""The settings of a run as typed models: the one source of what may be written and of the words that explain it.
+
+`sambench.settings_docs` writes config/schemas/config.schema.json and the tables of config/README.md from these models.
+They say which keys and values are allowed. What holds when a study gives none stands in config/config.yaml; a default
+here only stands for "not given". Every cluster job reads this module: it imports pydantic and nothing heavier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+
+T = TypeVar("T")
+
+
+class Pattern(NamedTuple):
+    """A kind of text: `noun` for tables, `expected` for messages, `examples` to find near matches in."""
+
+    noun: str
+    expected: str
+    examples: tuple[str, ...] = ()
+
+
+# Names become parts of paths.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+BUILDER = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
+RUNTIME_DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]+)?)$"
+HUB = r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$"
+SAMPLER = r"^(grid_[1-9][0-9]{0,2}|hierarchical(_([4-9]|[1-9][0-9]{1,2}))?|object_aware|oracle_boxes|native)$"
+SHA256 = r"^[0-9a-f]{64}$"
+PATTERNS = {
+    NAME: Pattern("name", "a name of letters, digits and _.+- that starts with a letter or digit"),
+    BUILDER: Pattern("`module:function`", "module:function"),
+    DATE: Pattern("`YYYY-MM-DD`, quoted", "a date as YYYY-MM-DD"),
+    DEVICE: Pattern(
+        "`auto`, `cpu`, `cuda` or `cuda:N`", "auto, cpu, cuda or cuda:N", ("auto", "cpu", "cuda", "cuda:0")
+    ),
+    RUNTIME_DEVICE: Pattern(
+        "`auto`, `cpu`, `mps`, `cuda` or `cuda:N`",
+        "auto, cpu, mps, cuda or cuda:N",
+        ("auto", "cpu", "mps", "cuda", "cuda:0"),
+    ),
+    HUB: Pattern("`owner/repository`", "owner/repository"),
+    SAMPLER: Pattern(
+        "sampler",
+        "a sampler (grid_N with N up to 999, hierarchical, hierarchical_N with N from 4, object_aware, oracle_boxes or "
+        "native)",
+        ("grid_16", "grid_32", "grid_64", "hierarchical", "object_aware", "oracle_boxes", "native"),
+    ),
+    SHA256: Pattern("64 hexadecimal digits", "64 hexadecimal digits in lower case"),
+}
+
+
+def _mistake(expected: str, found: object = None, key: str = "") -> PydanticCustomError:
+    """A rule that no type expresses. key: the key that breaks it, where it is not the whole value."""
+    return PydanticCustomError("mistake", "expected {expected}", {"expected": expected, "found": found, "key": key})
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
+    if twice is not None:
+        raise _mistake("entries that differ", f"{twice} twice")
+    return values
+
+
+def _has_argmax(values: tuple[str, ...]) -> tuple[str, ...]:
+    if "argmax" not in values:
+        raise _mistake("argmax among the selections")
+    return values
+
+
+class _NotNull:
+    """`T | None` whose None only says that the key is not there: `null` is refused."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        nullable: Any = handler(source)
+        inner: CoreSchema = nullable["schema"]
+        return inner
+
+
+Maybe = Annotated[T | None, _NotNull()]
+List = Annotated[tuple[T, ...], Strict(False)]  # a tuple, which cannot be changed, from the list of a YAML file
+UNIQUE = {"uniqueItems": True}
+Distinct = Annotated[List[T], AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
+OneOrMore = Annotated[List[T], Field(min_length=1), AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
+
+Name = Annotated[str, Field(pattern=NAME)]
+Names = OneOrMore[Name]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Builder = Annotated[str, Field(pattern=BUILDER)]
+Size = Annotated[tuple[Count, Count], Strict(False)]
+
+Selection = Literal["argmax", "single", "oracle"]
+Measure = Literal["efficiency", "latency", "throughput", "agreement"]
+MEASURES: tuple[str, ...] = get_args(Measure)
+CLOCKS = ("latency", "throughput")  # measures that have the machine to themselves
+PromptKind = Literal["box", "point", "box_point"]
+
+
+class Section(BaseModel):
+    """A mapping with known keys."""
+
+    # One build at first use, of the whole: a build per class costs every job 0.05 s.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_every_key(cls, data: Any) -> Any:
+        # pydantic's own message does not tell the known keys, which near matches are looked for in.
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError("unknown_key", "unknown key", {"key": key, "known": [*cls.model_fields]})
+        return data
+
+
+class StudySelection(Section):
+    """What a study runs: every combination of dataset, variant, runtime and prompt group."""
+
+    datasets: Names = Field(description="names of the registry `datasets`")
+    variants: Names = Field(description="names of the registry `variants`")
+    runtimes: Names = Field(description="names of `runtimes`")
+    prompt_groups: Distinct[Name] = Field(
+        description="names of `prompt_groups`; empty: nothing is scored with prompts, for a study that only counts or "
+        "times"
+    )
+    selections: Annotated[
+        OneOrMore[Selection],
+        AfterValidator(_has_argmax),
+        Field(json_schema_extra=UNIQUE | {"contains": {"const": "argmax"}}),
+    ] = Field(
+        description="which candidate mask of a prompt counts: `argmax` (the highest predicted IoU of the multimask "
+        "tokens; always needed), `single` (the single-mask token), `oracle` (the best of all tokens, an upper bound; "
+        "all masks are enlarged for it)"
+    )
+    samplers: Distinct[Annotated[str, Field(pattern=SAMPLER)]] = Field(
+        description="how segment everything finds its prompts: `grid_16`, `grid_32`, `grid_64` or any `grid_N`; "
+        "`hierarchical` or `hierarchical_N` (TinySAM); `object_aware` (boxes of a detector, MobileSAMv2); "
+        "`oracle_boxes` (boxes of the ground truth); `native` (the instances of a detector-style variant); empty: the "
+        "stage is left out"
+    )
+    measures: Distinct[Measure] = Field(
+        description="what is measured of the cost of each variant: `efficiency` (parameters, FLOPs, MACs and EER, "
+        "counted without weights or images), `latency` (times and peak memory), `throughput` (images per second by "
+        "batch size), `agreement` (the masks of each runtime against eager float32); without a checkpoint the weights "
+        "are random and the table says so: docs/cost.md"
+    )
+
+
+class TopK(Section):
+    """Boxes per image, by the rules that judge the dataset."""
+
+    COCO: Count = Field(description="boxes per image under the rules of COCO")
+    LVIS: Count = Field(description="boxes per image under the rules of LVIS")
+
+
+class Detection(Section):
+    """How detectors are run; their boxes are made once and are the same for every variant: docs/detectors.md."""
+
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(description="where detectors run, always in float32")
+    batch_size: Count = Field(description="images of one size that go through the network together")
+    score_threshold: NotNegative = Field(description="boxes with lower scores are left out")
+    top_k: TopK = Field(
+        description="the best boxes per image that are kept, by the rules that judge the dataset (`COCO`, or `LVIS` "
+        "where images have `neg_category_ids`)"
+    )
+
+
+class AveragePrecision(Section):
+    """How masks from the boxes of detectors are scored."""
+
+    class_agnostic: bool = Field(description="`true`: the category of a mask need not be right")
+
+
+class GeneratorSettings(Section):
+    """Thresholds of segment everything, under the names of segment-anything and with its defaults."""
+
+    points_per_batch: Count | None = Field(None, description="prompts per decode; `null`: the variant's own number")
+    pred_iou_thresh: Maybe[float] = Field(None, description="a mask is kept above this predicted IoU; 0 keeps all")
+    stability_score_thresh: Maybe[Fraction] = Field(
+        None, description="a mask is kept from this stability score on; 0 keeps all"
+    )
+    stability_score_offset: Maybe[NotNegative] = Field(
+        None, description="how far the mask threshold moves for the stability score"
+    )
+    box_nms_thresh: Maybe[Fraction] = Field(
+        None, description="box IoU above which the mask with the lower predicted IoU goes"
+    )
+    crop_n_layers: Maybe[Annotated[int, Field(ge=0, le=4)]] = Field(
+        None, description="layers of crops that are searched besides the whole image"
+    )
+    crop_nms_thresh: Maybe[Fraction] = Field(
+        None, description="box IoU above which, of two crops, the mask of the larger one goes"
+    )
+    crop_overlap_ratio: Maybe[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        None, description="overlap of the first layer's crops, as a part of the image's shorter side"
+    )
+    crop_n_points_downscale_factor: Maybe[Count] = Field(
+        None, description="layer i of the crops has 1/factor^i of the points per side"
+    )
+    min_mask_region_area: Maybe[Number] = Field(
+        None, description="holes and islands of fewer pixels are removed; 0 leaves them"
+    )
+    multimask_output: Maybe[bool] = Field(
+        None, description="the three multimask tokens per point, or the single-mask token"
+    )
+    use_m2m: Maybe[bool] = Field(
+        None, description="SAM 2's family only: every candidate goes back as a mask prompt and its answer counts"
+    )
+    high_score_thresh: Maybe[float] = Field(
+        None, description="sampler `hierarchical` only: logits above this count as covered"
+    )
+
+
+class SegmentEverything(Section):
+    """Segment everything: docs/segment-everything.md."""
+
+    images: Count = Field(description="how many images: the first ones by id that have annotations")
+    warmup: Number = Field(description="images before the clock starts")
+    keep_masks: bool = Field(description="`true`: also write every mask as run-lengths")
+    detector: Name = Field(description="the variant whose boxes the sampler `object_aware` takes")
+    settings: GeneratorSettings = Field(description="thresholds for all families")
+    family_settings: dict[str, GeneratorSettings] = Field(
+        description="the same for the variants of one family, on top of `settings`"
+    )
+
+
+class Efficiency(Section):
+    """Static cost; counts depend on the image only by its size."""
+
+    reference: Name = Field(description="the variant that the EER relates to")
+    image_size: Size = Field(description="height and width, in pixels, of the image that is counted for")
+
+
+class Latency(Section):
+    """Times; every job takes all cores."""
+
+    images: Count = Field(description="how many images: the first ones by id that have annotations")
+    boxes: Count = Field(description="boxes per image, decoded one by one")
+    warmup: Count = Field(description="calls before the clock starts")
+    min_seconds: NotNegative = Field(
+        description="the images are gone through again and again for at least this many seconds"
+    )
+
+
+class Throughput(Section):
+    """Images per second with their ground-truth boxes; every job takes all cores."""
+
+    images: Count | None = Field(
+        description="how many images: the first ones by id that have annotations; `null`: all of them"
+    )
+    batches: OneOrMore[Count] = Field(
+        description="batch sizes to try, smallest first; larger ones are not tried once memory ends"
+    )
+    memory_limit_mib: Positive | None = Field(
+        description="MiB of the GPU, or of the process on the CPU; `null`: nine tenths of what there is"
+    )
+    min_seconds: NotNegative = Field(
+        description="each batch size is measured for at least this many seconds and on all images at least once"
+    )
+
+
+class Agreement(Section):
+    """The masks of every runtime against those of eager float32."""
+
+    images: Count = Field(description="how many images: the first ones by id that have annotations")
+    boxes: Count = Field(description="boxes per image")
+
+
+class Runtime(Section):
+    """How a variant is executed."""
+
+    device: Annotated[str, Field(pattern=RUNTIME_DEVICE)] = Field(
+        "auto", description="where the variant runs; `auto`: CUDA when there is one"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights and activations")
+    attention: Literal["native", "sdpa"] = Field(
+        "native",
+        description="`native`: each family's own code; `sdpa`: torch's fused kernel also where segment-anything spells "
+        "attention out",
+    )
+    compile: bool = Field(False, description="compile the image encoder with torch.compile; needs a C++ compiler")
+    engine: Literal["torch", "onnxruntime"] = Field(
+        "torch",
+        description="`onnxruntime`: image encoder and mask decoder as exported ONNX graphs on the CPU in float32, for "
+        "cards with `onnx: true`; needs `device: cpu`",
+    )
+    decoder: Maybe[Literal["fast", "official"]] = Field(
+        None,
+        description="`official`: the plain code path of the authors' mask decoder; `fast`: the same algebra, faster",
+    )
+    threads: Count | None = Field(None, description="CPU threads; `null`: all cores that the job has")
+
+    # An exported graph runs on the CPU as it was exported.
+    ONNX: ClassVar[dict[str, Any]] = {"device": "cpu", "dtype": "float32", "attention": "native", "compile": False}
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["engine"], "properties": {"engine": {"const": "onnxruntime"}}},
+            "then": {"properties": {key: {"const": value} for key, value in ONNX.items()}},
+        }
+    )
+
+    @model_validator(mode="after")
+    def _graphs_run_as_exported(self) -> Runtime:
+        if self.engine == "onnxruntime":
+            for key, value in self.ONNX.items():
+                if getattr(self, key) != value:
+                    words = str(value).lower()
+                    raise _mistake(f"{words} with the engine onnxruntime", str(getattr(self, key)).lower(), key)
+        return self
+
+
+class Statistics(Section):
+    """The bootstrap, clustered by image."""
+
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = Field(description="resamples of the bootstrap")
+    seed: Number = Field(description="seed of the bootstrap")
+
+
+class Dataset(Section):
+    """COCO-format annotations and the folder of their images, or a generator of both."""
+
+    annotations: Text = Field("", description="a COCO-format JSON file: polygons or RLE")
+    images: Text = Field("", description="the folder that the `file_name`s of the annotations start from")
+    image_count: Maybe[Count] = Field(
+        None,
+        description="how many images there are, roughly: `shards: auto`, time limits and `sambench simulate` go by it; "
+        "not given: one shard",
+    )
+    image_limit: Maybe[Count] = Field(None, description="take only the first so many annotated images by id")
+    generator: Maybe[Literal["scenes"]] = Field(
+        None, description="in the place of `annotations` and `images`: 24 generated images"
+    )
+    title: str = Field("", description="for people")
+    downloads: List[Name] = Field((), description="names of `downloads.tsv` that bring its files")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {"required": ["generator"], "anyOf": [{"required": ["annotations"]}, {"required": ["images"]}]}
+        }
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Dataset:
+        files = [key for key in ("annotations", "images") if key in self.model_fields_set]
+        given = [*files, "generator"] if self.generator else files
+        if given not in (["annotations", "images"], ["generator"]):
+            raise _mistake("annotations and images, or a generator", " and ".join(given) or "none of them")
+        return self
+
+
+class Checkpoint(Section):
+    """One file of weights and how to check it: docs/downloads.md."""
+
+    file: Text = Field(description="its name in a folder of `weights`")
+    url: str = Field("", description="where it is published")
+    bytes: Maybe[int] = Field(None, description="its size")
+    sha256: Annotated[str, Field(pattern=SHA256)] = Field("", description="its digest")
+    sha256_source: str = Field("", description="who says so")
+    md5: str = Field("", description="its MD5, where that is what the authors state")
+    git_blob: str = Field("", description="its git hash, for a file that is kept in a git repository")
+    weights_key: str = Field(
+        "",
+        description="where in the file the weights lie, such as `ema.module`; not given: found by their layout",
+    )
+
+
+class Card(Section):
+    """What variants and detectors have in common."""
+
+    family: str = Field(description="the kind of architecture")
+    builder: Builder = Field("", description="what builds it; not given: there is no public code")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the builder")
+    input_size: int | None = Field(None, description="side of the image that the network sees, in pixels")
+    checkpoints: List[Checkpoint] = Field((), description="the files to load, in this order")
+    module: str = Field("", description="a package that only this entry needs")
+    extra: str = Field("", description="the extra of sambench that installs `module`")
+    licence_code: str = Field("", description="licence of the code")
+    licence_weights: str = Field("", description="licence of the weights")
+    paper: str = Field("", description="the paper, such as arXiv 2306.12156")
+    code: str = Field("", description="address of the public code")
+    params_m: float | None = Field(None, description="millions of parameters, as published")
+    reason: str = Field("", description="why it cannot be run")
+    notes: str = Field("", description="for people")
+    checked: Annotated[str, Field(pattern=DATE)] = Field(
+        "", description="the day on which somebody last looked for public code and weights"
+    )
+
+
+class DetectorCard(Card):
+    """An entry of the registry of detectors: docs/detectors.md."""
+
+    hub: Annotated[str, Field(pattern=HUB)] = Field(
+        "", description="a repository of the Hugging Face Hub, in the place of `checkpoints`"
+    )
+    files: Names = Field(
+        (),
+        description="what is needed of `hub`; not given: `config.json`, `preprocessor_config.json` and "
+        "`model.safetensors`; the files lie in a folder of the detector's name",
+    )
+    published: dict[Name, Text] = Field(
+        {}, description="dataset: a file of results in the COCO format that is imported; it comes before the builder"
+    )
+    score_threshold: Maybe[NotNegative] = Field(None, description="in the place of `detection.score_threshold`")
+    top_k: Maybe[Count] = Field(None, description="in the place of `detection.top_k`")
+
+
+class Counts(Section):
+    """Counts of a variant that are known."""
+
+    image_size: Size = Field(description="height and width of the image that was counted for")
+    parameters: Number = Field(description="parameters")
+    flops: Number = Field(description="FLOPs by calflops")
+    macs: Number = Field(description="MACs by calflops")
+    products: Number = Field(description="FLOPs by torch.utils.flop_counter")
+
+
+class VariantCard(Card):
+    """An entry of the registry of variants: docs/adding-a-variant.md."""
+
+    prompts: List[PromptKind] = Field((), description="the prompts that it takes; `box_point`: both at once")
+    selection: Maybe[Literal["argmax", "single"]] = Field(None, description="the selection rule that its authors use")
+    plain_only: bool = Field(
+        False,
+        description="`true`: it runs only in float32 and uncompiled, like `eager`; in other runtimes its cell says "
+        "`unsupported runtime`",
+    )
+    onnx: bool = Field(
+        False,
+        description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (the family "
+        "of SAM 1)",
+    )
+    counts: Maybe[Counts] = Field(
+        None,
+        description="known counts, used instead of building it as the EER's reference: `image_size` (height, width), "
+        "`parameters`, `flops`, `macs`, `products`",
+    )
+    status: str = Field("", description="`released`, or why it cannot be run")
+
+
+class Settings(Section):
+    """The merged settings of a run. A file gives only what differs from config/config.yaml and the registries."""
+
+    results: Text = Field(description="the folder for everything that is written")
+    weights: List[Text] = Field(description="folders that are searched for checkpoint files, in this order")
+    cache: str = Field(
+        "",
+        description="the folder in which downloads are kept for all checkouts (docs/downloads.md); empty: "
+        "`SAMBENCH_CACHE`, else the user's cache folder",
+    )
+    # Not strict: `--config download=false` gives the text.
+    download: Annotated[bool, Strict(False)] = Field(
+        True, description="fetch what is missing before measuring; `false`: stay offline and say what is missing"
+    )
+    study: StudySelection = Field(description="what is run: every combination of the names is one job per shard")
+    shards: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="jobs that one (dataset, variant, runtime, prompt group) is split into; `auto`: one per 1,250 "
+        "images of the dataset's `image_count`; a job that is cut off loses one shard"
+    )
+    prompt_groups: dict[Name, Names] = Field(
+        description="lists of prompt sets that are decoded on one encoding of each image: prompt types, made from "
+        "ground truth and scored by IoU, and detectors, whose boxes give masks that are scored by AP"
+    )
+    detection: Detection = Field(description="how detectors are run: docs/detectors.md")
+    average_precision: AveragePrecision = Field(description="how masks from the boxes of detectors are scored")
+    segevery: SegmentEverything = Field(description="segment everything: docs/segment-everything.md")
+    efficiency: Efficiency = Field(description="parameters, FLOPs, MACs and EER: docs/cost.md")
+    latency: Latency = Field(description="times and peak memory: docs/cost.md")
+    throughput: Throughput = Field(description="images per second by batch size: docs/cost.md")
+    agreement: Agreement = Field(description="the masks of each runtime against eager float32: docs/cost.md")
+    runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
+    statistics: Statistics = Field(description="the bootstrap, clustered by image")
+    datasets: dict[Name, Dataset] = Field(description="the registry of datasets")
+    detectors: dict[Name, DetectorCard] = Field(description="the registry of detectors")
+    variants: dict[Name, VariantCard] = Field(description="the registry of variants")
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """The typed form of a merged configuration; InputError, one line, when it is none."""
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        from sambench.settings_errors import explain
+
+        raise explain(error, config) from None

@@ -1,0 +1,122 @@
+"""A checked configuration, turned into lists of jobs and their files.
+
+No network library is imported here: Snakemake reads this module at every start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
+from sambench.settings import Settings
+from sambench.variants.cards import Card
+
+# What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
+CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked configuration: its settings, the cards of all variants, and what rules and commands ask for."""
+
+    settings: Settings
+    cards: Mapping[str, Card]
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain mappings and lists, with what was given: for parameters of rules and for people."""
+        return self.settings.model_dump(mode="json", exclude_unset=True)
+
+    def __getitem__(self, name: str) -> list[str]:
+        """A selection of the study: datasets, variants, runtimes, prompt_groups or selections."""
+        return list(getattr(self.settings.study, name))
+
+    @property
+    def results(self) -> str:
+        return self.settings.results
+
+    @property
+    def weights_folders(self) -> list[Path]:
+        return [Path(folder) for folder in self.settings.weights]
+
+    def jobs(self) -> list[Job]:
+        """Every segany job of the study, in the order of the selections."""
+        return [
+            Job(dataset, variant, runtime, group)
+            for dataset in self["datasets"]
+            for variant in self["variants"]
+            for runtime in self["runtimes"]
+            for group in self["prompt_groups"]
+        ]
+
+    def images(self, dataset: str) -> int:
+        """How many images a dataset is known to have; one shard's worth when its entry does not say."""
+        entry = self.settings.datasets[dataset]
+        count = entry.image_count or IMAGES_PER_SHARD
+        return min(count, entry.image_limit or count)
+
+    def shards(self, dataset: str) -> int:
+        """The number of jobs that a (variant, runtime, prompt group) is split into on a dataset."""
+        shards = self.settings.shards
+        return math.ceil(self.images(dataset) / IMAGES_PER_SHARD) if shards == "auto" else shards
+
+    def segany_files(self) -> list[str]:
+        """Every result file of the segany stage."""
+        return [file for job in self.jobs() for file in job.shard_files(self.results, self.shards(job.dataset))]
+
+    def prompt_types(self, group: str) -> list[str]:
+        """The members of a prompt group that are made from ground truth."""
+        return [name for name in self.settings.prompt_groups[group] if name not in self.settings.detectors]
+
+    def detectors(self, group: str) -> list[str]:
+        """The members of a prompt group whose prompts are the boxes of a detector."""
+        return [name for name in self.settings.prompt_groups[group] if name in self.settings.detectors]
+
+    def detector_groups(self) -> list[str]:
+        """The selected prompt groups that have a detector."""
+        return [group for group in self["prompt_groups"] if self.detectors(group)]
+
+    def mask_jobs(self) -> list[Job]:
+        """The segany jobs that also yield masks."""
+        groups = self.detector_groups()
+        return [job for job in self.jobs() if job.group in groups]
+
+    def mask_files(self) -> list[str]:
+        """Every file of masks that the segany stage yields."""
+        return [file for job in self.mask_jobs() for file in job.mask_files(self.results, self.shards(job.dataset))]
+
+    def card(self, variant: str) -> dict[str, Any]:
+        """The part of a variant's card that decides what it computes."""
+        card = self.cards[variant]
+        return {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
+
+    def builder_modules(self, variant: str) -> list[str]:
+        """The module with the builder of a variant, none when it has no public code."""
+        module = self.cards[variant].builder.partition(":")[0]
+        return [module] if module else []
+
+    def weights(self, variant: str) -> list[str]:
+        """The checkpoint files of a variant that are here; none when one is missing."""
+        return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
+
+    def everything_jobs(self) -> list[EverythingJob]:
+        """Every job of segment everything."""
+        return [EverythingJob(*job, sampler) for job in self.measuring_jobs() for sampler in self["samplers"]]
+
+    def measuring_jobs(self) -> list[tuple[str, str, str]]:
+        """(dataset, variant, runtime) of every job of a measure that needs data."""
+        return [
+            (dataset, variant, runtime)
+            for dataset in self["datasets"]
+            for variant in self["variants"]
+            for runtime in self["runtimes"]
+        ]
+
+    def measured_files(self, stage: str) -> list[str]:
+        """Every result file of a measure that needs data."""
+        return [measured_file(self.results, stage, *job) for job in self.measuring_jobs()]

@@ -1,0 +1,187 @@
+"""Cards: what each variant is, whether it can run here, and if not, why. Nothing here computes a result."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sambench.errors import InputError, near_matches
+from sambench.status import (
+    NO_DEVICE,
+    NO_WEIGHTS,
+    NOT_AVAILABLE,
+    NOT_INSTALLED,
+    OK,
+    UNSUPPORTED_RUNTIME,
+)
+from sambench.variants import origin
+from sambench.variants.base import ONNX
+
+if TYPE_CHECKING:
+    from sambench.variants.base import Runtime
+
+
+ENTRY_POINT_GROUP = "sambench.variants"
+ONNX_MODULES = ("onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One variant, as config/variants.yaml describes it; config/README.md explains the fields.
+
+    builder: `module:function` that takes (runtime, **arguments) and returns a Variant with random weights; empty
+        when there is no public code.
+    module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
+    checkpoints: the files to load, in order: file, url, bytes, sha256, git_blob, sha256_source, and weights_key, which
+        says where in the file the weights to take are.
+    plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
+    onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
+    counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
+        EER's reference.
+    """
+
+    name: str
+    family: str
+    builder: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
+    prompts: Sequence[str] = ()
+    selection: str = "argmax"
+    checkpoints: Sequence[Mapping[str, Any]] = ()
+    plain_only: bool = False
+    onnx: bool = False
+    module: str = ""
+    extra: str = ""
+    licence_code: str = ""
+    licence_weights: str = ""
+    paper: str = ""
+    code: str = ""
+    params_m: float | None = None
+    status: str = "released"
+    reason: str = ""
+    notes: str = ""
+    checked: str = ""
+    counts: Mapping[str, Any] | None = None
+
+    def weights(self, folders: Iterable[Path]) -> list[Path] | None:
+        """The checkpoint files, each in the first folder that has it; None when one is missing."""
+        folders = list(folders)
+        paths = []
+        for checkpoint in self.checkpoints:
+            path = next((f / checkpoint["file"] for f in folders if (f / checkpoint["file"]).is_file()), None)
+            if path is None:
+                return None
+            paths.append(path)
+        return paths
+
+    def counted_files(self, folders: Iterable[Path]) -> list[Any]:
+        """What the count of its cost takes from its files: their size, and an encoder that is an ONNX file."""
+        graphs = [path for path in self.weights(folders) or [] if path.suffix == ".onnx"]
+        return [self.checkpoint_bytes(folders), *(path.stat().st_mtime_ns for path in graphs)]
+
+    def checkpoint_bytes(self, folders: Iterable[Path]) -> int | None:
+        """The size of the files that are here, else the size that the card names; None when neither is known."""
+        paths = self.weights(folders)
+        if paths:
+            return sum(path.stat().st_size for path in paths)
+        sizes = [checkpoint.get("bytes") for checkpoint in self.checkpoints]
+        return sum(sizes) if sizes and None not in sizes else None
+
+    def origins(self, folders: Iterable[Path], known: Iterable[Card] | None = None) -> list[str]:
+        """What each checkpoint file is, by its digest (origin.py); empty when one is missing.
+
+        known: the variants that a file may be mistaken for; by default those that come with sambench.
+        """
+        folders = list(folders)
+        paths = self.weights(folders)
+        if not paths:
+            return []
+        return origin.origins(self, paths, shipped_cards() if known is None else known, folders)
+
+    def origin(self, folders: Iterable[Path], known: Iterable[Card] | None = None) -> str:
+        """Its worst file: `official file`, `no digest known`, `another file` or `known as VARIANT`; empty without."""
+        return origin.summary(self.origins(folders, known))
+
+    def availability(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
+        """`ok`, or why the variant cannot yield an accuracy here (in that runtime)."""
+        if not self.builder:
+            return NOT_AVAILABLE
+        if self.module and importlib.util.find_spec(self.module) is None:
+            return NOT_INSTALLED
+        if runtime is not None and not runtime.plain and self.plain_only:
+            return UNSUPPORTED_RUNTIME
+        if runtime is not None and runtime.engine == ONNX:
+            if not self.onnx:
+                return UNSUPPORTED_RUNTIME
+            if any(importlib.util.find_spec(name) is None for name in ONNX_MODULES):
+                return NOT_INSTALLED
+        if runtime is not None and runtime.compile and not has_compiler():
+            return NOT_INSTALLED
+        if runtime is not None and runtime.missing_device():
+            return NO_DEVICE
+        return OK if self.weights(folders) is not None else NO_WEIGHTS
+
+    def explain(self, folders: Iterable[Path], runtime: Runtime | None = None) -> str:
+        """One line on what is missing and how to get it; empty when the variant is ready."""
+        state = self.availability(folders, runtime)
+        if state == NOT_AVAILABLE:
+            return self.reason
+        if state == NOT_INSTALLED and self.module and importlib.util.find_spec(self.module) is None:
+            return f"needs the package `{self.module}`: pip install 'sambench[{self.extra}]'"
+        if state == NOT_INSTALLED and runtime is not None and runtime.compile:
+            return "torch.compile needs a C++ compiler: install g++ or clang++, or name one in CXX"
+        if state == NOT_INSTALLED:
+            return f"needs the packages {' and '.join(ONNX_MODULES)}: pip install 'sambench[onnx]'"
+        if state == UNSUPPORTED_RUNTIME and runtime is not None and runtime.engine == ONNX and not self.plain_only:
+            return "its card does not say `onnx: true`: only the family of SAM 1 is exported; choose engine torch"
+        if state == UNSUPPORTED_RUNTIME:
+            return (
+                "choose a runtime with dtype float32, attention native, compile false and engine torch, such as eager"
+            )
+        if state == NO_DEVICE and runtime is not None:
+            return f"{runtime.missing_device()}; choose a runtime with device auto or cpu"
+        if state == NO_WEIGHTS:
+            files = ", ".join(c["file"] for c in self.checkpoints)
+            sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
+            return f"put {files} into {' or '.join(str(f) for f in folders)} (from {sources})"
+        return ""
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler is at hand, which torch.compile calls on a CPU, and on a GPU for its launchers."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:
+    """Cards of the config (`variants:`) and those that installed packages bring by entry point.
+
+    An entry point of the group `sambench.variants` names a function that returns a mapping of the same form.
+    """
+    merged: dict[str, Mapping[str, Any]] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        merged.update(point.load()())
+    merged.update(entries)
+    return {name: Card(name=name, **entry) for name, entry in merged.items()}
+
+
+@cache
+def shipped_cards() -> tuple[Card, ...]:
+    """The cards of the registry that comes with sambench."""
+    from sambench.config import read_registries
+
+    return tuple(Card(name=name, **entry) for name, entry in read_registries(["variants"])["variants"].items())
+
+
+def find_card(cards: Mapping[str, Card], name: str) -> Card:
+    """The card of that name; InputError with near matches otherwise."""
+    if name not in cards:
+        raise InputError("variants", name, expected="a variant of the registry", remedy=near_matches(name, cards))
+    return cards[name]

@@ -1,0 +1,32 @@
+"""The box file of a detector and a dataset, from its shards."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sambench.parquet import read_parquet, read_provenance, write_parquet
+from sambench.provenance import provenance
+from sambench.records import BOXES
+from sambench.script import run
+from sambench.status import OK
+
+# What is about a single shard's process; the rest are facts about the boxes, the same in all shards.
+OWN = ("schema_version", "sambench_version", "git_commit", "git_dirty", "libraries", "device", "config_digest")
+
+
+def main(*, shards: list[Path], boxes: Path) -> None:
+    """Write one row per box, sorted by image and there best first; no rows where a shard could not be made."""
+    origins = [read_provenance(file) for file in shards]
+    facts = {name: value for name, value in origins[0].items() if name not in OWN}
+    facts["images"] = str(sum(int(origin["images"]) for origin in origins))
+    facts["status"] = next((origin["status"] for origin in origins if origin["status"] != OK), OK)
+    table = pd.concat([read_parquet(file, BOXES).to_pandas() for file in shards], ignore_index=True)
+    if facts["status"] != OK:
+        table = table.iloc[:0]
+    table = table.sort_values("image_id", kind="stable", ignore_index=True)
+    origin = provenance([each["config_digest"] for each in origins], origins[0]["device"], **facts)
+    write_parquet(boxes, table, BOXES, origin)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,18 @@
+"""Write the overview that ends a run: the headline of each accuracy table."""
+
+from pathlib import Path
+
+from sambench.files import write_text
+from sambench.results.presentation import overview_page
+from sambench.results.table import find_table
+from sambench.script import run
+
+
+def main(*, tables: list[str], results: Path, overview: Path) -> None:
+    """Write a Markdown page of these tables of the results folder."""
+    found = [find_table(name) for name in tables]
+    write_text(overview, overview_page([(table, table.read(results)) for table in found]))
+
+
+if __name__ == "__main__":
+    run(main)
