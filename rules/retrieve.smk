@@ -34,7 +34,8 @@ rule retrieve_files:
         "../envs/sambench.yaml"
     params:
         retrieval=lambda wildcards: RETRIEVALS[f"{wildcards.kind}/{wildcards.name}"].plain(),
-        download=FETCH,
+        # With `output` among its arguments it is no reason to run again.
+        download=lambda wildcards, output: FETCH,
         folders=study.plain["weights"],
         cache=study.settings.cache,
         attempt=attempt_of,

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sambench.cli import app
+from sambench.config import read_registries
 from sambench.errors import InputError
 
 

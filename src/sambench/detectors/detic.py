@@ -192,7 +192,7 @@ class DeticDetector(BoxDetector):
     def load_files(self, paths: Sequence[Path]) -> None:
         """The checkpoint and the vectors of the classes, (C, 512) in a `.npy` of the repository's datasets/metadata."""
         weights, vectors = paths
-        self.load_official(read_checkpoint(weights), str(weights))
+        self.load_official(read_checkpoint(weights, lambda state: "backbone.fpn_output3.weight" in state), str(weights))
         self.exchange_classes(read_vectors(vectors, len(self.names)))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:

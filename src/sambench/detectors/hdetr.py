@@ -115,7 +115,7 @@ class HybridDetector(BoxDetector):
 
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths
-        self.load_official(read_checkpoint(path), str(path))
+        self.load_official(read_checkpoint(path, lambda state: "query_embed.weight" in state), str(path))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:
         """The official state dict, strictly, and to the device. Raises InputError."""
