@@ -16,12 +16,12 @@ rule segany_shard:
         boxes=lambda wildcards: boxes_of(wildcards).values(),
     output:
         segany=f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
-    wildcard_constraints:
-        group=one_of([group for group in study["prompt_groups"] if group not in study.detector_groups()]),
     log:
         f"{RESULTS}/logs/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.tsv"
+    wildcard_constraints:
+        group=one_of([group for group in study["prompt_groups"] if group not in study.detector_groups()]),
     conda:
         "../envs/sambench.yaml"
     threads: threads_of
@@ -47,4 +47,3 @@ use rule segany_shard as segany_shard_with_masks with:
         masks=f"{RESULTS}/masks/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
     wildcard_constraints:
         group=one_of(study.detector_groups()),
-

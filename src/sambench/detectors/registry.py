@@ -145,15 +145,10 @@ def selected_detectors(config: Mapping[str, Any]) -> list[str]:
 def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_weights: bool = False) -> BoxDetector:
     """Build a detector ready to run, with the weights of its files.
 
-        random_weights: random ones instead, for cost and for the graph; such boxes must be marked and never scored.
+    random_weights: random ones instead, for cost and for the graph; such boxes must be marked and never scored.
 
-    <<<<<<< HEAD
-        Raises BadWeights for files that are not its own, InputError when there is no network, a package or file is missing,
-        or a network without files is not known.
-    =======
-        Raises InputError when there is no network, a package or file is missing, or a network without files is not known;
-        BadWeights for files that are not its own.
-    >>>>>>> detectors
+    Raises InputError when there is no network, a package or file is missing, or a network without files is not known;
+    BadWeights for files that are not its own.
     """
     folders = list(folders)
     state = card.availability(folders)

@@ -245,18 +245,9 @@ class VitDetDetector(BoxDetector):
         self.load_official(state, str(path))
 
     def load_official(self, state: Mapping[str, torch.Tensor], source: str) -> None:
-<<<<<<< HEAD
-        """The official state dict, strictly, and to the device. Raises BadWeights."""
-
-        def in_float32(official: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return {key: value.float() for key, value in rename(official).items()}
-
-        load_strictly(self.module, in_float32, state, source, self.name, assign=True)
-=======
         """The official state dict, strictly, and to the device. Raises InputError."""
         floats = {key: value.float() for key, value in state.items()}
         load_strictly(self.module, rename, floats, source, self.name, assign=True)
->>>>>>> detectors
         self.module.eval().requires_grad_(False).to(self.device)
 
     def start_random(self) -> None:

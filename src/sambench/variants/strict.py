@@ -35,19 +35,14 @@ def load_strictly(
 ) -> None:
     """Load a state dict that must fit to the last key.
 
-        rename: official names -> those of `module`, less what is not needed. official: as it was in the file `source`.
-    <<<<<<< HEAD
-        name: of the card that the file is for. assign: take the tensors themselves instead of copying them, for a module
-        without storage (on the device `meta`).
-    =======
-        name: of the card that the file is for.
-        assign: take the tensors themselves instead of copying them, for a module without storage (on the device `meta`).
-    >>>>>>> detectors
+    rename: official names -> those of `module`, less what is not needed. official: as it was in the file `source`.
+    name: of the card that the file is for.
+    assign: take the tensors themselves instead of copying them, for a module without storage (on the device `meta`).
 
-        The layout is told by the official names before any is dropped, so that a variant whose needed part is the same
-        is not taken for this one. Raises BadWeights naming the variant that the file seems to belong to, or what else it
-        seems to be, and a few of the keys that are missing, unexpected or of another shape or kind; or a tensor with a
-        value that is not finite.
+    The layout is told by the official names before any is dropped, so that a variant whose needed part is the same
+    is not taken for this one. Raises BadWeights naming the variant that the file seems to belong to, or what else it
+    seems to be, and a few of the keys that are missing, unexpected or of another shape or kind; or a tensor with a
+    value that is not finite.
     """
     try:
         ours = rename(official)
