@@ -179,6 +179,11 @@ class Detection(Section):
     device: Annotated[str, Field(pattern=DEVICE)] = Field(description="where detectors run, always in float32")
     batch_size: Count = Field(description="images of one size that go through the network together")
     score_threshold: NotNegative = Field(description="boxes with lower scores are left out")
+    random_weights: bool = Field(
+        False,
+        description="`true`: a detector without weights runs with random ones, to try the graph and its cost; its boxes "
+        "are marked and never scored",
+    )
     top_k: TopK = Field(
         description="the best boxes per image that are kept, by the rules that judge the dataset (`COCO`, or `LVIS` "
         "where images have `neg_category_ids`)"

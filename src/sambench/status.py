@@ -7,6 +7,7 @@ OK = "ok"
 # Of a variant, before anything runs.
 NO_WEIGHTS = "no weights"  # a checkpoint file is not there
 BAD_WEIGHTS = "bad weights"  # a checkpoint file is there that is not the variant's, or cannot be read
+RANDOM_WEIGHTS = "random weights"  # a detector whose boxes come from random weights: they are never scored
 NO_DEVICE = "no device"  # the runtime names a device that is not here
 NO_BOXES = "no boxes"  # a file of published boxes is not there
 NOT_INSTALLED = "not installed"  # the optional package of its adapter is not there

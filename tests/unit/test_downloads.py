@@ -30,13 +30,13 @@ from sambench.downloads import hub
 from sambench.downloads.archives import unpack
 from sambench.downloads.catalogue import COLUMNS, Download, file_digest, find, from_checkpoints, read_table, retrievals
 from sambench.downloads.store import Store, download_all
-from sambench.downloads.transfer import Patience
+from sambench.downloads.transfer import RetryPolicy
 from sambench.errors import InputError
 from sambench.variants.cards import read_cards
 
 CONTENT = random.Random(0).randbytes(300_000)
 PAGE = b"<!DOCTYPE html><html><body>Not what you asked for</body></html>"
-IMPATIENT = Patience(connect=2.0, read=0.3, attempts=3, pause=0.01)
+IMPATIENT = RetryPolicy(connect=2.0, read=0.3, attempts=3, pause=0.01)
 HALF = len(CONTENT) // 2
 
 
@@ -122,7 +122,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", offline=False, patience=IMPATIENT)
+    return Store(tmp_path / "cache", offline=False, policy=IMPATIENT)
 
 
 def sha256(content: bytes) -> str:
@@ -300,11 +300,11 @@ import sys
 from pathlib import Path
 from sambench.downloads.catalogue import Download
 from sambench.downloads.store import Store, download_all
-from sambench.downloads.transfer import Patience
+from sambench.downloads.transfer import RetryPolicy
 url, cache, target, size, digest = sys.argv[1:]
 digest = {} if digest == "-" else {"bytes": int(size), "sha256": digest}
 item = Download("thing", "weights", "file.bin", [url], Path(target), **digest)
-download_all([item], Store(Path(cache), offline=False, patience=Patience(read=60)))
+download_all([item], Store(Path(cache), offline=False, policy=RetryPolicy(read=60)))
 """
 
 
@@ -407,7 +407,7 @@ def test_two_at_once_fetch_it_once(
 
     server.answers["/file.bin"] = slow
     item = make(server, tmp_path)
-    patient = dataclasses.replace(store, patience=Patience(read=30))
+    patient = dataclasses.replace(store, policy=RetryPolicy(read=30))
     results: list[bytes] = []
     threads = [threading.Thread(target=lambda: results.append(patient.get(item).read_bytes())) for _ in range(2)]
     for thread in threads:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
 from sambench.evaluate.score import COCO, Truth, read_results
+from sambench.prefetch import WORKERS, prefetch
 from sambench.progress import track
 from sambench.records import BOXES
 
@@ -51,7 +51,7 @@ def find_boxes(
 
     def found() -> Iterator[tuple[Any, Detections]]:
         batch: list[tuple[Any, Any]] = []
-        for row, prepared in read_ahead(load, rows, WORKERS + batch_size):
+        for row, prepared in prefetch(load, rows, WORKERS + batch_size):
             if batch and (len(batch) == batch_size or detector.shape(prepared) != detector.shape(batch[0][1])):
                 yield from _together(detector, batch)
                 batch = []

@@ -21,7 +21,7 @@ from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import coco_names, lvis_names
 from sambench.detectors.images import detectron_size, normalize, resize
 from sambench.detectors.random_weights import randomize
-from sambench.detectors.rcnn import CASCADE_WEIGHTS, POOLED, Keep, Prepared, Stage, clip, decode, detections, pool
+from sambench.detectors.rcnn import CASCADE_WEIGHTS, POOLED, Keep, PaddedImage, Stage, clip, decode, detections, pool
 from sambench.detectors.swin import rename_swin, swin_config, without_last_norm
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
@@ -213,17 +213,17 @@ class DeticDetector(BoxDetector):
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:
         return self.names
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> PaddedImage:
         height, width = image.shape[:2]
         size = detectron_size(height, width, self.short, self.longest)
         pixels = normalize(resize(image, size), PIXEL_MEAN, PIXEL_STD)
-        return Prepared(F.pad(pixels, (0, -size[1] % 32, 0, -size[0] % 32)), size, (height, width))
+        return PaddedImage(F.pad(pixels, (0, -size[1] % 32, 0, -size[0] % 32)), size, (height, width))
 
-    def shape(self, prepared: Prepared) -> Hashable:
+    def shape(self, prepared: PaddedImage) -> Hashable:
         return prepared.pixels.shape
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[PaddedImage]) -> list[Detections]:
         maps = self.module.backbone(torch.cat([each.pixels for each in prepared]).to(self.device))
         found = []
         for i, image in enumerate(prepared):

@@ -32,7 +32,7 @@ LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ProcessedImage:
     """The network's input for one image, (1, 3, h, w) float32, and the (height, width) of the original."""
 
     pixels: torch.Tensor
@@ -88,14 +88,14 @@ class HubDetector(BoxDetector):
     def load_further(self, folder: Path) -> None:
         """Load what else of the folder is needed."""
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> ProcessedImage:
         given = self.processor(images=image, input_data_format="channels_last", return_tensors="pt")
-        return Prepared(given["pixel_values"], image.shape[:2])
+        return ProcessedImage(given["pixel_values"], image.shape[:2])
 
-    def shape(self, prepared: Prepared) -> Hashable:
+    def shape(self, prepared: ProcessedImage) -> Hashable:
         return prepared.pixels.shape
 
-    def pixels(self, prepared: Sequence[Prepared]) -> torch.Tensor:
+    def pixels(self, prepared: Sequence[ProcessedImage]) -> torch.Tensor:
         """(B, 3, h, w) on the device. Without padding no mask is needed: the networks then take all pixels as real."""
         return torch.cat([each.pixels for each in prepared]).to(self.device)
 
@@ -158,7 +158,7 @@ class DetrDetector(HubDetector):
         return [labels[i] for i in range(len(labels))]
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[ProcessedImage]) -> list[Detections]:
         output = self.module(pixel_values=self.pixels(prepared))
         scores = output.logits.sigmoid()[..., : len(self.module.config.id2label)]
         return [

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sambench.detectors.base import Detections
-from sambench.detectors.detr import LOCAL, HubDetector, Prepared
+from sambench.detectors.detr import LOCAL, HubDetector, ProcessedImage
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
 
@@ -93,12 +93,12 @@ class GroundingDetector(HubDetector):
         return wanted
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[ProcessedImage]) -> list[Detections]:
         pixels = self.pixels(prepared)
         parts = [self._detect(text, pixels, prepared) for text in self.texts]
         return [self._merge(answers) for answers in zip(*parts, strict=True)]
 
-    def _detect(self, text: Text, pixels: torch.Tensor, prepared: Sequence[Prepared]) -> list[Detections]:
+    def _detect(self, text: Text, pixels: torch.Tensor, prepared: Sequence[ProcessedImage]) -> list[Detections]:
         """The best boxes for one text in each image; classes are positions in the list of all names."""
         tokens = text.tokens.expand(len(prepared), -1)
         output = self.module(

@@ -18,7 +18,7 @@ from torch import nn
 
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import coco_names_by_id
-from sambench.detectors.detr import Prepared, best_pairs
+from sambench.detectors.detr import ProcessedImage, best_pairs
 from sambench.detectors.images import MEAN, STD, detr_size, normalize, resize
 from sambench.detectors.random_weights import randomize
 from sambench.detectors.swin import rename_swin, split_projections, swin_config, without_last_norm
@@ -129,16 +129,16 @@ class HybridDetector(BoxDetector):
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:
         return coco_names_by_id()
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> ProcessedImage:
         height, width = image.shape[:2]
         size = detr_size(height, width, self.short, self.longest)
-        return Prepared(normalize(resize(image, size), MEAN, STD, scale=255), (height, width))
+        return ProcessedImage(normalize(resize(image, size), MEAN, STD, scale=255), (height, width))
 
-    def shape(self, prepared: Prepared) -> Hashable:
+    def shape(self, prepared: ProcessedImage) -> Hashable:
         return prepared.pixels.shape
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[ProcessedImage]) -> list[Detections]:
         output = self.module(torch.cat([each.pixels for each in prepared]).to(self.device))
         return [
             best_pairs(scores, boxes, image.original_size, self.limit)

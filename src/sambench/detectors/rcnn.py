@@ -51,7 +51,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PaddedImage:
     """The padded input (1, 3, h, w) float32, the (height, width) of the image in it and of the original."""
 
     pixels: torch.Tensor
@@ -167,7 +167,7 @@ def to_original(boxes: torch.Tensor, size: tuple[int, int], original: tuple[int,
     return clip(boxes * boxes.new_tensor([x, y, x, y]), original)
 
 
-def detections(boxes: torch.Tensor, scores: torch.Tensor, image: Prepared, keep: Keep) -> Detections:
+def detections(boxes: torch.Tensor, scores: torch.Tensor, image: PaddedImage, keep: Keep) -> Detections:
     """What is kept of boxes and scores, as `best_boxes` takes them, in pixels of the original image."""
     found, values, labels = best_boxes(boxes, scores, image.size, keep)
     found = to_original(found, image.size, image.original_size)

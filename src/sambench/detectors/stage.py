@@ -21,7 +21,7 @@ from sambench.evaluate.score import rules_of
 from sambench.jobs import parse_shard, shard_images
 from sambench.parquet import read_parquet
 from sambench.records import IMAGES
-from sambench.status import BAD_WEIGHTS, NO_COMMON_CLASS, OK, OUT_OF_MEMORY
+from sambench.status import BAD_WEIGHTS, NO_COMMON_CLASS, NO_WEIGHTS, OK, OUT_OF_MEMORY, RANDOM_WEIGHTS
 from sambench.variants.base import Runtime
 
 
@@ -48,7 +48,7 @@ def shard_boxes(
 ) -> ShardBoxes:
     """Import or find the boxes of a shard, such as 0-of-4, of the images of a Parquet file.
 
-    settings: device, batch_size, score_threshold and top_k (by rules). Raises InputError for unusable annotations or
+    settings: device, batch_size, score_threshold, top_k (by rules) and random_weights. Raises InputError for unusable annotations or
     a published file that does not belong to them.
     """
     runtime = Runtime(device=settings["device"], threads=threads)
@@ -62,7 +62,8 @@ def shard_boxes(
     if detector.licence_weights:
         facts["licence_weights"] = detector.licence_weights
     state, published = detector.state(dataset, folders), detector.result_file(dataset)
-    if state != OK:
+    random = state == NO_WEIGHTS and not published and bool(settings.get("random_weights"))
+    if state != OK and not random:
         return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
     if published:
         facts["published_sha256"] = digest(published)
@@ -75,7 +76,7 @@ def shard_boxes(
     device, title = runtime.device_name(), f"boxes {detector.name} {shard}"
     try:
         with memory_guard():
-            network = build(detector, runtime, folders)
+            network = build(detector, runtime, folders, random_weights=random)
             names = network.choose_classes([category.name for category in categories])
             ids = category_ids(names, categories, annotations)
             unmatched = [name for name, category in zip(names, ids, strict=True) if category == UNKNOWN]
@@ -86,6 +87,9 @@ def shard_boxes(
                 reason = f"the detector knows none of the categories of {dataset}"
                 return ShardBoxes(no_boxes(), facts, NO_COMMON_CLASS, reason, device)
             table = find_boxes(network, part, ids, limits, settings["batch_size"], title)
+            if random:
+                reason = "its boxes come from random weights and are not scored"
+                return ShardBoxes(table, facts, RANDOM_WEIGHTS, reason, device)
             return ShardBoxes(table, facts, device=device)
     except BadWeights as error:
         return ShardBoxes(no_boxes(), facts, BAD_WEIGHTS, str(error), device)

@@ -29,7 +29,7 @@ from sambench.detectors.rcnn import (
     POOLED,
     Keep,
     NormedConv,
-    Prepared,
+    PaddedImage,
     Stage,
     anchors,
     clip,
@@ -258,27 +258,27 @@ class VitDetDetector(BoxDetector):
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:
         return self.names
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> PaddedImage:
         height, width = image.shape[:2]
         size = detectron_size(height, width, self.side, self.side)
         pixels = normalize(resize(image, size), PIXEL_MEAN, PIXEL_STD)
         # The padding is zero after the normalization.
-        return Prepared(F.pad(pixels, (0, self.side - size[1], 0, self.side - size[0])), size, (height, width))
+        return PaddedImage(F.pad(pixels, (0, self.side - size[1], 0, self.side - size[0])), size, (height, width))
 
-    def shape(self, prepared: Prepared) -> Hashable:
+    def shape(self, prepared: PaddedImage) -> Hashable:
         return prepared.pixels.shape
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[PaddedImage]) -> list[Detections]:
         maps = self.module.backbone(torch.cat([each.pixels for each in prepared]).to(self.device))
         return [self.find([level[i : i + 1] for level in maps], each) for i, each in enumerate(prepared)]
 
-    def find(self, maps: Sequence[torch.Tensor], image: Prepared) -> Detections:
+    def find(self, maps: Sequence[torch.Tensor], image: PaddedImage) -> Detections:
         """The objects of one image from its maps (1, 256, h, w)."""
         boxes, _ = self.module.proposals(maps, image.size)
         return self.classify(maps, boxes, image)
 
-    def classify(self, maps: Sequence[torch.Tensor], boxes: torch.Tensor, image: Prepared) -> Detections:
+    def classify(self, maps: Sequence[torch.Tensor], boxes: torch.Tensor, image: PaddedImage) -> Detections:
         """The objects in proposed boxes (M, 4)."""
         stages = self.module.stages(maps, boxes, image.size)
         return detections(stages[-1].boxes, self.module.scores(stages), image, self.keep)

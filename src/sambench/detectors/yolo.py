@@ -23,7 +23,7 @@ from sambench.errors import InputError
 from sambench.variants.base import Runtime
 from sambench.variants.loading import is_safetensors, read_checkpoint
 from sambench.variants.strict import load_strictly
-from sambench.variants.yolo import Prepared, read_pickled_model, ultralytics
+from sambench.variants.yolo import LetterboxedImage, read_pickled_model, ultralytics
 
 
 class YoloDetector(BoxDetector):
@@ -84,14 +84,14 @@ class YoloDetector(BoxDetector):
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:
         return self.names
 
-    def prepare(self, image: np.ndarray) -> Prepared:
-        return Prepared(self.letterbox(image=image), image.shape[:2])
+    def prepare(self, image: np.ndarray) -> LetterboxedImage:
+        return LetterboxedImage(self.letterbox(image=image), image.shape[:2])
 
-    def shape(self, prepared: Prepared) -> Hashable:
+    def shape(self, prepared: LetterboxedImage) -> Hashable:
         return prepared.image.shape
 
     @torch.inference_mode()
-    def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, prepared: Sequence[LetterboxedImage]) -> list[Detections]:
         pixels = torch.from_numpy(np.stack([each.image for each in prepared])).to(self.device)
         output, _ = self.module(pixels.permute(0, 3, 1, 2).contiguous().float().div_(255))
         kept = self.library.non_max_suppression(

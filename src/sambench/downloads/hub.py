@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from sambench.downloads.catalogue import Download
-from sambench.downloads.transfer import Refusal
+from sambench.downloads.transfer import TransferError
 
 
 def serves(url: str) -> bool:
@@ -26,8 +26,8 @@ def serves(url: str) -> bool:
 def resolve(url: str, item: Download) -> tuple[str, dict[str, str], Download]:
     """The address to fetch from, the headers to send, and the item with what the Hub knows about its content.
 
-    Raises Refusal when there is no such file, it is gated and the token does not open it, the Hub does not answer,
-    or has a file of another size or digest.
+    Raises TransferError when there is no such file, it is gated and the token does not open it, the Hub does not
+    answer, or has a file of another size or digest.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, parse_hf_uri
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HfUriError, RepositoryNotFoundError
@@ -36,9 +36,9 @@ def resolve(url: str, item: Download) -> tuple[str, dict[str, str], Download]:
     try:
         uri = parse_hf_uri(url)
     except HfUriError:
-        raise Refusal("no address of a file") from None
+        raise TransferError("no address of a file") from None
     if not uri.path_in_repo:
-        raise Refusal("the page of a repository, not a file")
+        raise TransferError("the page of a repository, not a file")
     # Read here and not only by huggingface_hub, which does so once when it is imported.
     endpoint = os.environ.get("HF_ENDPOINT") or None
     address = hf_hub_url(uri.id, uri.path_in_repo, repo_type=uri.type, revision=uri.revision, endpoint=endpoint)
@@ -46,19 +46,19 @@ def resolve(url: str, item: Download) -> tuple[str, dict[str, str], Download]:
     try:
         known = get_hf_file_metadata(address, headers=headers, retry_on_errors=True)
     except GatedRepoError:
-        raise Refusal(f"a gated file: agree to its licence at huggingface.co/{uri.id} and set HF_TOKEN") from None
+        raise TransferError(f"a gated file: agree to its licence at huggingface.co/{uri.id} and set HF_TOKEN") from None
     except RepositoryNotFoundError:
-        raise Refusal(f"no repository {uri.id}, or a private one that HF_TOKEN does not open") from None
+        raise TransferError(f"no repository {uri.id}, or a private one that HF_TOKEN does not open") from None
     except HfHubHTTPError as error:
-        raise Refusal(f"HTTP {error.response.status_code}") from None
+        raise TransferError(f"HTTP {error.response.status_code}") from None
     except (httpx2.TransportError, OSError) as error:
-        raise Refusal(" ".join(str(error).split()) or type(error).__name__) from None
+        raise TransferError(" ".join(str(error).split()) or type(error).__name__) from None
     # The tag of a large file is its SHA-256, that of a small one its git blob.
     tag = known.etag or ""
     kind = "sha256" if re.fullmatch("[0-9a-f]{64}", tag) else "git_blob" if re.fullmatch("[0-9a-f]{40}", tag) else ""
     if item.bytes is not None and known.size is not None and known.size != item.bytes:
-        raise Refusal(f"{known.size} bytes")
+        raise TransferError(f"{known.size} bytes")
     if kind and getattr(item, kind) and getattr(item, kind) != tag:
-        raise Refusal(f"{kind} {tag}")
+        raise TransferError(f"{kind} {tag}")
     facts = {"bytes": item.bytes if item.bytes is not None else known.size} | ({kind: tag} if kind else {})
     return address, headers, replace(item, **facts)  # type: ignore[arg-type]

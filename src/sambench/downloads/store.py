@@ -26,7 +26,7 @@ from rich.table import Table
 from sambench.downloads import hub
 from sambench.downloads.archives import unpack
 from sambench.downloads.catalogue import Download, Retrieval, file_digest, find, from_checkpoints, read_table
-from sambench.downloads.transfer import Patience, Refusal, check_space, receive, size
+from sambench.downloads.transfer import RetryPolicy, TransferError, check_space, receive, size
 from sambench.errors import InputError
 from sambench.files import default_cache, write_text
 
@@ -44,7 +44,7 @@ class Store:
 
     folder: Path = field(default_factory=lambda: default_cache().absolute())
     offline: bool = field(default_factory=default_offline)
-    patience: Patience = field(default_factory=Patience)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
 
     def entry(self, item: Download) -> Path:
         """The folder of an item."""
@@ -122,8 +122,8 @@ class Store:
         for url in item.urls:
             try:
                 address, headers, known = hub.resolve(url, item) if hub.serves(url) else (url, {}, item)
-                receive(address, known, part, self.patience, headers)
-            except Refusal as refusal:
+                receive(address, known, part, self.policy, headers)
+            except TransferError as refusal:
                 refusals.append(f"{refusal} at {url}")
                 continue
             with part.open("rb") as whole:

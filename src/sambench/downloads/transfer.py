@@ -24,7 +24,7 @@ LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """connect, read: seconds without an answer or a byte. attempts: how many in a row may bring no new byte.
     pause: seconds before the second attempt, twice as long before each further one."""
 
@@ -34,11 +34,11 @@ class Patience:
     pause: float = 1.0
 
 
-class Refusal(Exception):
+class TransferError(Exception):
     """An address does not give the file; another one may."""
 
 
-class Interruption(Exception):
+class TransferInterrupted(Exception):
     """A transfer that ended early and may be taken up again, after `wait` seconds if the server says so."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -46,15 +46,17 @@ class Interruption(Exception):
         self.wait = wait
 
 
-def receive(url: str, item: Download, part: Path, patience: Patience, headers: Mapping[str, str] | None = None) -> None:
+def receive(
+    url: str, item: Download, part: Path, policy: RetryPolicy, headers: Mapping[str, str] | None = None
+) -> None:
     """Fetch `url` into `part`, whose content counts as the beginning of the file, until it is whole and right.
 
     When the whole is wrong and its beginning came from another attempt, everything is fetched once more: a server
     may have changed the file in between. What is wrong after that is deleted.
 
-    Raises Refusal when the address does not give the file that `item` describes.
+    Raises TransferError when the address does not give the file that `item` describes.
     """
-    timeout = httpx2.Timeout(patience.read, connect=patience.connect)
+    timeout = httpx2.Timeout(policy.read, connect=policy.connect)
     agent = {"User-Agent": f"sambench/{sambench.__version__}", "Accept-Encoding": "identity"}
     with (
         httpx2.Client(timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent) as client,
@@ -62,14 +64,14 @@ def receive(url: str, item: Download, part: Path, patience: Patience, headers: M
     ):
         for chance in (1, 2):
             pieces = _Pieces(client, url, headers or {}, item, part, meter)
-            _persist(pieces.fetch, part, patience)
+            _persist(pieces.fetch, part, policy)
             problem = item.problem(part)
             if not problem:
                 _note(part).unlink(missing_ok=True)
                 return
             discard(part)
             if pieces.unbroken or chance == 2:
-                raise Refusal(problem)
+                raise TransferError(problem)
 
 
 def discard(part: Path) -> None:
@@ -78,21 +80,21 @@ def discard(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def _persist(attempt: Callable[[], None], part: Path, patience: Patience) -> None:
+def _persist(attempt: Callable[[], None], part: Path, policy: RetryPolicy) -> None:
     """Call until it ends well; attempts that lengthen the file do not count as failures."""
     longest, failures = size(part), 0
     while True:
         try:
             return attempt()
         except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects, httpx2.InvalidURL) as error:
-            raise Refusal(str(error)) from None
-        except (httpx2.TransportError, Interruption) as error:
+            raise TransferError(str(error)) from None
+        except (httpx2.TransportError, TransferInterrupted) as error:
             failures = 0 if size(part) > longest else failures + 1
             longest = max(longest, size(part))
-            if failures >= patience.attempts:
-                raise Refusal(f"{_describe(error)}, {failures} times") from None
-            wait = error.wait if isinstance(error, Interruption) else 0.0
-            time.sleep(min(max(wait, patience.pause * 2 ** max(failures - 1, 0)), LONGEST_PAUSE))
+            if failures >= policy.attempts:
+                raise TransferError(f"{_describe(error)}, {failures} times") from None
+            wait = error.wait if isinstance(error, TransferInterrupted) else 0.0
+            time.sleep(min(max(wait, policy.pause * 2 ** max(failures - 1, 0)), LONGEST_PAUSE))
 
 
 def _describe(error: Exception) -> str:
@@ -118,7 +120,10 @@ class _Pieces:
             discard(self.part)
 
     def fetch(self) -> None:
-        """Ask for what is missing and append it. Raises Interruption, Refusal or a transport error of httpx2."""
+        """Ask for what is missing and append it.
+
+        Raises TransferInterrupted, TransferError or a transport error of httpx2.
+        """
         offset = self._usable()
         if offset and offset == self.item.bytes:
             return
@@ -152,24 +157,26 @@ class _Pieces:
             if _announced(response) == offset:
                 return None
             discard(self.part)
-            raise Interruption("the server has less than the beginning that is here")
+            raise TransferInterrupted("the server has less than the beginning that is here")
         if status in PASSING:
-            raise Interruption(f"HTTP {status}", _retry_after(response))
+            raise TransferInterrupted(f"HTTP {status}", _retry_after(response))
         if status not in (200, 206):
-            raise Refusal(f"HTTP {status} {response.reason_phrase}".rstrip())
+            raise TransferError(f"HTTP {status} {response.reason_phrase}".rstrip())
         if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
-            raise Refusal("a web page")
+            raise TransferError("a web page")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Refusal(f"an answer in the encoding {response.headers['Content-Encoding']}, which was not asked for")
+            raise TransferError(
+                f"an answer in the encoding {response.headers['Content-Encoding']}, which was not asked for"
+            )
         if status == 200:
             return 0
         match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if not offset or match is None or int(match[1]) != offset:
             discard(self.part)
-            raise Interruption("the server answers with a part that was not asked for")
+            raise TransferInterrupted("the server answers with a part that was not asked for")
         if (before := self._validator()) and (now := _version(response)) and now != before:
             discard(self.part)
-            raise Interruption("the file has changed on the server")
+            raise TransferInterrupted("the file has changed on the server")
         return offset
 
     def _total(self, response: httpx2.Response, start: int) -> int | None:
@@ -179,9 +186,9 @@ class _Pieces:
         if total is None and length.isdecimal():
             total = start + int(length)
         if total is not None and self.item.bytes is not None and total != self.item.bytes:
-            raise Refusal(f"{total} bytes")
+            raise TransferError(f"{total} bytes")
         if total is None and self.item.bytes is None and not self.item.digest:
-            raise Refusal("an answer of unknown length, and there is no digest to check it by")
+            raise TransferError("an answer of unknown length, and there is no digest to check it by")
         return total
 
     def _append(self, response: httpx2.Response, start: int, total: int | None) -> None:
@@ -198,12 +205,12 @@ class _Pieces:
                 length += len(piece)
                 if limit is not None and length > limit:
                     discard(self.part)
-                    raise Refusal(f"more than {limit} bytes")
+                    raise TransferError(f"more than {limit} bytes")
                 file.write(piece)
                 file.flush()  # so that a kill loses nothing that has come in
                 self.meter.advance(len(piece))
         if limit is not None and length < limit:
-            raise Interruption(f"the answer ends after {length} of {limit} bytes")
+            raise TransferInterrupted(f"the answer ends after {length} of {limit} bytes")
 
     def _validator(self) -> str:
         """What this address called the version that the part is from."""

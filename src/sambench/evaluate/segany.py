@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 
 from sambench import masks
-from sambench.ahead import read_ahead
 from sambench.clicks import next_click
 from sambench.datasets.coco import read_image
 from sambench.errors import InputError
 from sambench.memory import OutOfMemory, memory_guard, release_memory
+from sambench.prefetch import prefetch
 from sambench.progress import track
 from sambench.prompts import clicks_of
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
@@ -219,7 +219,7 @@ def evaluate(
         for batch in batches:
             outcome(batch).give_up(batch.rows, OUT_OF_MEMORY)
 
-    for loaded in track(read_ahead(partial(load, variant), tasks), len(tasks), title):
+    for loaded in track(prefetch(partial(load, variant), tasks), len(tasks), title):
         usable = []
         for batch in loaded.task.batches:
             if variant.supports(batch.prompts, batch.clicks):

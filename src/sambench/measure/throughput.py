@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 
 from sambench import records
-from sambench.ahead import WORKERS, read_ahead
 from sambench.datasets.coco import read_image
 from sambench.device import synchronize
 from sambench.measure.session import Measured, MeasuringJob, as_table, observe, out_of_memory
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak, total_mib
+from sambench.prefetch import WORKERS, prefetch
 from sambench.status import MEMORY_LIMIT, OK
 from sambench.variants.base import Prompts, Variant
 
@@ -74,7 +74,7 @@ def pace(variant: Variant, tasks: Sequence[ImageBoxes], batch: int, min_seconds:
     """
     images = boxes = 0
     waited = encoding = 0.0
-    with closing(read_ahead(partial(load, variant), itertools.cycle(tasks), batch + WORKERS)) as source:
+    with closing(prefetch(partial(load, variant), itertools.cycle(tasks), batch + WORKERS)) as source:
         clock = start = time.perf_counter()
         warm = False
         while not warm or images < len(tasks) or clock - start < min_seconds:

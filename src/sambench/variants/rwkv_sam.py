@@ -26,7 +26,7 @@ from torch import nn
 
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime
 from sambench.variants.neural import renamer
-from sambench.variants.sam import Prepared, SamVariant, longest_side
+from sambench.variants.sam import ResizedImage, SamVariant, longest_side
 
 WIDTHS, BLOCKS = (64, 128, 384), (2, 4, 14)  # of the two convolutional stages and of the blocks of tokens
 MLP_RATIO = 2
@@ -243,10 +243,10 @@ class RwkvSamVariant(SamVariant):
     def use_onnx(self) -> None:
         super(SamVariant, self).use_onnx()
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> ResizedImage:
         height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return Prepared(resized, image.shape[:2])
+        return ResizedImage(resized, image.shape[:2])
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """image_embedding (B, 256, 64, 64), and what the decoder makes of finer maps, 0 and 1: (B, 32, 256, 256)."""

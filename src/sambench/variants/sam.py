@@ -45,7 +45,7 @@ VITS = {
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ResizedImage:
     """A resized image: (h, w, 3) uint8 RGB, and the (height, width) it came from."""
 
     image: np.ndarray
@@ -150,18 +150,18 @@ class SamVariant(NeuralVariant):
     def compile(self) -> None:
         self.module.image_encoder.compile()
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> ResizedImage:
         height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        return Prepared(np.asarray(resized), image.shape[:2])
+        return ResizedImage(np.asarray(resized), image.shape[:2])
 
-    def pixels(self, prepared: Prepared) -> torch.Tensor:
+    def pixels(self, prepared: ResizedImage) -> torch.Tensor:
         x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous()
         mean, std = (self.on_device(torch.tensor(v).view(1, 3, 1, 1)) for v in (PIXEL_MEAN, PIXEL_STD))
         height, width = prepared.image.shape[:2]
         return F.pad((x - mean) / std, (0, self.pixel_size - width, 0, self.pixel_size - height))
 
-    def sizes(self, prepared: Prepared) -> tuple[tuple[int, int], tuple[int, int]]:
+    def sizes(self, prepared: ResizedImage) -> tuple[tuple[int, int], tuple[int, int]]:
         return prepared.original_size, longest_side(*prepared.original_size, FRAME)
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:

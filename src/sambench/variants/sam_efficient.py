@@ -15,7 +15,7 @@ from torch import nn
 from sambench.errors import BadWeights
 from sambench.variants.base import Features, Runtime, Upsampling
 from sambench.variants.neural import renamer
-from sambench.variants.sam import FRAME, PIXEL_MEAN, PIXEL_STD, Prepared, SamVariant
+from sambench.variants.sam import FRAME, PIXEL_MEAN, PIXEL_STD, ResizedImage, SamVariant
 
 # MobileSAMv2's file of the prompt-guided decoder spells its parts so.
 DECODER_PARTS = renamer([(r"^PromtEncoder\.", "prompt_encoder."), (r"^MaskDecoder\.", "mask_decoder.")])
@@ -34,7 +34,7 @@ class EfficientViTSamVariant(SamVariant):
             if isinstance(module, nn.LayerNorm):
                 module.eps = 1e-6
 
-    def pixels(self, prepared: Prepared) -> torch.Tensor:
+    def pixels(self, prepared: ResizedImage) -> torch.Tensor:
         x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous().float() / 255
         mean, std = (
             self.on_device(torch.tensor([v / 255 for v in values]).view(1, 3, 1, 1))
@@ -90,12 +90,12 @@ class NanoSamVariant(SamVariant):
         expected = self.module.image_encoder.state_dict().keys()
         return {f"image_encoder.{k}": v for k, v in self.read(path, lambda state: state.keys() == expected).items()}
 
-    def prepare(self, image: np.ndarray) -> Prepared:
+    def prepare(self, image: np.ndarray) -> ResizedImage:
         height, width = image.shape[:2]
         aspect = width / height
         size = (FRAME, int(FRAME / aspect)) if aspect >= 1 else (int(FRAME * aspect), FRAME)
         resized = Image.fromarray(image).resize((max(size[0], 1), max(size[1], 1)), Image.Resampling.BICUBIC)
-        return Prepared(np.asarray(resized), (height, width))
+        return ResizedImage(np.asarray(resized), (height, width))
 
     def prompt_scale(self, features: Features) -> tuple[float, float]:
         scale = FRAME / max(features.original_size)

@@ -87,7 +87,7 @@ def read_pickled_model(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LetterboxedImage:
     """A letterboxed image: (h, w, 3) uint8 RGB, and the (height, width) it came from."""
 
     image: np.ndarray
@@ -211,14 +211,14 @@ class YoloSegVariant(NeuralVariant):
     def compile(self) -> None:
         self.module.compile()
 
-    def prepare(self, image: np.ndarray) -> Prepared:
-        return Prepared(self.letterbox(image=image), image.shape[:2])
+    def prepare(self, image: np.ndarray) -> LetterboxedImage:
+        return LetterboxedImage(self.letterbox(image=image), image.shape[:2])
 
-    def pixels(self, prepared: Prepared) -> torch.Tensor:
+    def pixels(self, prepared: LetterboxedImage) -> torch.Tensor:
         x = self.on_device(torch.tensor(prepared.image)).permute(2, 0, 1)[None].contiguous()
         return x.float().div_(255)
 
-    def sizes(self, prepared: Prepared) -> tuple[tuple[int, int], tuple[int, int]]:
+    def sizes(self, prepared: LetterboxedImage) -> tuple[tuple[int, int], tuple[int, int]]:
         return prepared.original_size, prepared.image.shape[:2]
 
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -234,10 +234,10 @@ class YoloSegVariant(NeuralVariant):
         """Change the kept boxes (K, 4), xyxy in pixels of the network's input of size `frame`, in place."""
 
     @torch.inference_mode()
-    def encode_prepared(self, prepared: Sequence[Prepared]) -> list[Any]:
+    def encode_prepared(self, prepared: Sequence[LetterboxedImage]) -> list[Any]:
         return [self.instances(image) for image in prepared]
 
-    def instances(self, prepared: Prepared) -> Instances:
+    def instances(self, prepared: LetterboxedImage) -> Instances:
         """The network, suppression, and the masks at the size of the image."""
         maps = self.image_embedding(self.pixels(prepared).to(self.dtype))
         (kept,) = self.library.non_max_suppression(

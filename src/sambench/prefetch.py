@@ -12,10 +12,10 @@ R = TypeVar("R")
 WORKERS = 3  # threads: reading and resizing an image take a fraction of an encoder's time
 
 
-def read_ahead(load: Callable[[T], R], items: Iterable[T], ahead: int = WORKERS) -> Generator[R, None, None]:
+def prefetch(load: Callable[[T], R], items: Iterable[T], ahead: int = WORKERS) -> Generator[R, None, None]:
     """`load` of each item, in their order, `ahead` of them in the making while one is taken.
 
-    An error of `load` comes up when its item's turn has come. Closing the generator drops what nobody waits for.
+    An error of `load` is raised at the turn of its item. Closing the generator drops what nobody waits for.
     """
     queue: collections.deque[Future[R]] = collections.deque()
     with ThreadPoolExecutor(WORKERS) as pool:
