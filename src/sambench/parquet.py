@@ -49,7 +49,7 @@ def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
             "columns",
             expected=", ".join(schema.names),
             found=", ".join(table.schema.names),
-            remedy="delete the file and run again: it was written by another version",
+            remedy="delete the file and run again: another version wrote it (docs/renames.md)",
         )
     return table
 

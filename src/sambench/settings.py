@@ -181,8 +181,8 @@ class Detection(Section):
     score_threshold: NotNegative = Field(description="boxes with lower scores are left out")
     random_weights: bool = Field(
         False,
-        description="`true`: a detector without weights runs with random ones, to try the graph and its cost; its boxes "
-        "are marked and never scored",
+        description="`true`: a detector without weights runs with random ones, to try the graph and its cost; its "
+        "boxes are marked and never scored",
     )
     top_k: TopK = Field(
         description="the best boxes per image that are kept, by the rules that judge the dataset (`COCO`, or `LVIS` "

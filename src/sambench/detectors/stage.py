@@ -48,8 +48,8 @@ def shard_boxes(
 ) -> ShardBoxes:
     """Import or find the boxes of a shard, such as 0-of-4, of the images of a Parquet file.
 
-    settings: device, batch_size, score_threshold, top_k (by rules) and random_weights. Raises InputError for unusable annotations or
-    a published file that does not belong to them.
+    settings: device, batch_size, score_threshold, top_k (by rules) and random_weights. Raises InputError for unusable
+    annotations or a published file that does not belong to them.
     """
     runtime = Runtime(device=settings["device"], threads=threads)
     part: pd.DataFrame = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))

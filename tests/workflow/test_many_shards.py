@@ -1,0 +1,69 @@
+"""A study of 20,000 shards reaches its table: nothing about it passes through a command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sambench.parquet import write_parquet
+from sambench.records import PROMPTS, SEGANY
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+SHARDS = 20_000
+SNAKEFILE = """
+folder = "results/segany/tiny/box_fill/eager/boxes"
+
+
+rule table:
+    input:
+        [f"{{folder}}/{{shard}}-of-{shards}.parquet" for shard in range({shards})],
+    output:
+        multiext("results/tables/accuracy_boxes", ".parquet", ".csv", ".md", ".tex"),
+    log:
+        "results/logs/table.log",
+    params:
+        table="accuracy_boxes",
+        results="results",
+        settings={settings},
+    script:
+        "{script}"
+"""
+
+
+def test_a_table_of_20_000_shards_is_made(root: Path, tmp_path: Path) -> None:
+    settings = {
+        "jobs": [["tiny", "box_fill", "eager", "boxes"]],
+        "shards": {"tiny": SHARDS},
+        "selections": ["argmax"],
+        "statistics": {"resamples": 100, "seed": 0},
+    }
+    rows = {"annotation_id": [1, 2], "image_id": [1, 2], "prompt": ["box"] * 2}
+    boxes = pd.DataFrame({**rows, "points": None, "labels": None, "box": [[0.0, 0.0, 4.0, 4.0]] * 2})
+    write_parquet(tmp_path / "results/prompts/tiny/boxes.parquet", boxes, PROMPTS, {})
+    found = {"category_id": 1, "area": 16.0, "iscrowd": False, "iou": [0.5, 1.0], "predicted_iou": None}
+    scored = pd.DataFrame(
+        {**rows, **found, "iou_single": None, "iou_oracle": None, "selected_token": 0, "status": "ok"}
+    )
+    folder = tmp_path / "results/segany/tiny/box_fill/eager/boxes"
+    write_parquet(folder / f"0-of-{SHARDS}.parquet", scored, SEGANY, {})
+    write_parquet(folder / f"1-of-{SHARDS}.parquet", scored.iloc[:0], SEGANY, {})
+    for shard in range(2, SHARDS):  # shards without an image
+        os.link(folder / f"1-of-{SHARDS}.parquet", folder / f"{shard}-of-{SHARDS}.parquet")
+    script = root / "workflow" / "scripts" / "table.py"
+    text = SNAKEFILE.format(shards=SHARDS, settings=json.dumps(settings), script=script)
+    (tmp_path / "Snakefile").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"],
+        cwd=tmp_path, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = pd.read_parquet(tmp_path / "results/tables/accuracy_boxes.parquet").to_dict("records")
+    assert (line["miou"], line["instances"]) == (75.0, 2)
