@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
 def typed(main: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Text as Path where the parameter is a Path, a list of Paths or a mapping to Paths; a lone file of a list too."""
     hints = typing.get_type_hints(main)
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints.get(name)
         if hint in (Path, Path | None) and value is not None:
@@ -128,7 +128,7 @@ def copied_to(log: Path | None) -> Iterator[None]:
         return
     out, err = sys.stdout, sys.stderr
     with log.open("w", encoding="utf-8") as file:
-        sys.stdout, sys.stderr = _Both(out, file), _Both(err, file)  # type: ignore[assignment]
+        sys.stdout, sys.stderr = _Both(out, file), _Both(err, file)
         try:
             yield
         except Exception:

@@ -92,8 +92,8 @@ class Card:
         paths = self.weights(folders)
         if paths:
             return sum(path.stat().st_size for path in paths)
-        sizes = [checkpoint.get("bytes") for checkpoint in self.checkpoints]
-        return sum(sizes) if sizes and None not in sizes else None
+        sizes = [checkpoint["bytes"] for checkpoint in self.checkpoints if checkpoint.get("bytes")]
+        return sum(sizes) if sizes and len(sizes) == len(self.checkpoints) else None
 
     def origins(self, folders: Iterable[Path], known: Iterable[Card] | None = None) -> list[str]:
         """What each checkpoint file is, by its digest (origin.py); empty when one is missing.

@@ -240,9 +240,6 @@ class RwkvSamVariant(SamVariant):
         super().__init__(RwkvEncoder(), runtime, renamer(RENAMES))
         self.module.mask_decoder = RwkvMaskDecoder().eval().requires_grad_(False)
 
-    def use_onnx(self) -> None:
-        super(SamVariant, self).use_onnx()
-
     def prepare(self, image: np.ndarray) -> ResizedImage:
         height, width = longest_side(image.shape[0], image.shape[1], self.pixel_size)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -53,8 +53,8 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for job in (EverythingJob(*names) for names in settings["jobs"]):
         quality, time = (Path(job.file(results, kind)) for kind in KINDS)
-        found = [read_parquet(path, records.SEGEVERY).to_pandas() for path in (quality, time)]
-        rows.append(line(job, *found, device=read_provenance(time)["device"]))
+        judged, timed = (read_parquet(path, records.SEGEVERY).to_pandas() for path in (quality, time))
+        rows.append(line(job, judged, timed, read_provenance(time)["device"]))
     return concat(rows, SCHEMA)
 
 
