@@ -1,5 +1,6 @@
 # make run     set everything up and run the embedded default
 # make test    set everything up and run the tests
+# make test-long    parity with the largest networks, which make test leaves out
 # make test-slurm   a study on a real SLURM of two nodes on this machine, with faults; needs root
 # make check   formatting, lint, types, workflow lint, generated docs, spelling of names
 # make report  the report of the embedded default, and where it is
@@ -17,7 +18,7 @@ STAMP := .venv/.complete
 SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
 
-.PHONY: run test test-slurm check format report ui setup lock
+.PHONY: run test test-long test-slurm check format report ui setup lock
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -48,6 +49,9 @@ run: $(STAMP)
 # One thread a worker: two workers with two threads each would wait for one another.
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q --durations=25
+
+test-long: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long -q --durations=5
 
 test-slurm: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 -m slurm -q -s --durations=5 tests/integration/test_slurm.py

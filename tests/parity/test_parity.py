@@ -20,6 +20,17 @@ from sambench.parity.fixtures import block_row, formula_image, read_fixture, wei
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "parity"
 # Under eight seconds each.
 QUICK = {"clicker", "efficientvit_sam_l0", "efficientvit_sam_l1", "fastsam_prompt"}
+# The largest of a family whose smaller ones run the same code: `make test-long`.
+LONG = {
+    *("sam_vit_l", "sam2.1_hiera_large", "sam2.1_hq_hiera_large", "fastsam_x", "hdetr_swin_large_n900_480"),
+    *("vitdet_cascade_mask_rcnn_vitdet_b", "vitdet_cascade_mask_rcnn_vitdet_h_512"),
+    "vitdet_cascade_mask_rcnn_vitdet_b_512",
+}
+
+
+def cost(name: str) -> list[pytest.MarkDecorator]:
+    """How long a fixture takes."""
+    return [] if name in QUICK else [pytest.mark.long if name in LONG else pytest.mark.slow]
 
 
 def implemented(path: Path) -> bool:
@@ -32,7 +43,7 @@ def implemented(path: Path) -> bool:
 
 
 FIXTURES = [
-    pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
+    pytest.param(path, id=path.stem, marks=cost(path.stem))
     for path in sorted(FOLDER.glob("*.json"))
     if implemented(path)
 ]
@@ -45,8 +56,10 @@ def test_equal_to_the_official_code(path: Path) -> None:
     assert [row for row in report.rows if not row.ok] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["picosam2", "picosam3", "rwkv_sam", "sam2.1_hq_hiera_large"])
+OWN = ["picosam2", "picosam3", "rwkv_sam", "sam2.1_hq_hiera_large"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=cost(name)) for name in OWN])
 def test_equal_to_the_official_code_by_fixtures_of_our_own(name: str) -> None:
     """Numbers of the official code too, made for this repository; `official` in the file says how."""
     report = check(Path(__file__).with_name(f"{name}.json"))

@@ -117,7 +117,6 @@ def test_mistakes_are_named(registries: dict[str, Any], path: str, value: Any, m
         ("throughput/images", None),
         ("shards", 10_000),
         ("variants/box_fill/checked", "2026-11-25"),
-        ("variants/box_fill/weights_key", "model"),
         ("variants/box_fill/counts", {"image_size": [534, 800], "parameters": 1, "flops": 2, "macs": 1, "products": 2}),
         ("detectors/yolov8n/checked", "2026-11-25"),
     ],

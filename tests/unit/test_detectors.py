@@ -25,7 +25,7 @@ from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.boxes import Limits, find_boxes, import_boxes
 from sambench.detectors.classes import UNKNOWN, Category, category_ids, read_categories
 from sambench.detectors.registry import Detector, build, overview, read_detectors
-from sambench.downloads.catalogue import find, read_table, selected
+from sambench.downloads.catalogue import find, read_table, retrievals
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
 
@@ -397,7 +397,9 @@ def test_what_the_detectors_of_a_study_need(cards: dict[str, Detector]) -> None:
     config["detectors"]["mine"] = {"family": "mine", "published": {"coco_val2017": "data/boxes/mine.json"}}
     config["prompt_groups"] = {"found": ["vitdet_h", "rtdetr_r50vd", "mine"]}
     config["study"] = {**config["study"], "datasets": ["coco_val2017"], "prompt_groups": ["found"]}
-    names, checkpoints = selected(read_study(config))
+    items = retrievals(read_study(config)).values()
+    names = [name for item in items if item.wanted for name in item.names]
+    checkpoints = [file for item in items if item.wanted for file in item.checkpoints]
     assert names == ["coco_annotations", "coco_val2017_images", "coco_vitdet_h"]
     assert [each["file"] for each in checkpoints] == [
         f"rtdetr_r50vd/{file}" for file in ("config.json", "preprocessor_config.json", "model.safetensors")

@@ -926,6 +926,7 @@ def test_the_command_fetches(
     monkeypatch.setattr("sambench.downloads.catalogue.read_table", lambda: {"lvis_v1_val": item})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAMBENCH_CACHE", str(tmp_path / "shared"))
+    monkeypatch.delenv("SAMBENCH_OFFLINE")
     call("download", "lvis_v1_val")
     assert (tmp_path / "data" / "lvis.json").resolve().is_relative_to(tmp_path / "shared")
     assert (tmp_path / "data" / "lvis.json").read_bytes() == CONTENT

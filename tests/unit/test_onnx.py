@@ -24,7 +24,7 @@ from sambench.variants import onnx_runtime, sam, sam_efficient
 from sambench.variants.base import ONNX, Prompts, Runtime
 from sambench.variants.cards import has_compiler
 from sambench.variants.encoders import efficientvit, repvit
-from sambench.variants.onnx_runtime import DECODER, ENCODER, RECEIPT, exported
+from sambench.variants.onnx_runtime import DECODER, ENCODER, RECEIPT, exported, use_onnx
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -71,6 +71,8 @@ def make(name: str, runtime: Runtime) -> sam.SamVariant:
     variant.name, variant.pixel_size = name, SIDE
     variant.module.prompt_encoder.image_embedding_size = (SIDE // 16, SIDE // 16)
     variant.to_runtime()
+    if runtime.engine == ONNX:
+        use_onnx(variant)
     return variant
 
 

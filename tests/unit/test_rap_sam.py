@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from sambench.measure.cost import operations
 from torch import nn
 from torchvision.ops import DeformConv2d
 
 from sambench.errors import InputError
+from sambench.measure.efficiency import operations
 from sambench.parity.models import load_cards
 from sambench.variants.base import Features, Prompts, Runtime
 from sambench.variants.rap_sam import Attention, RapSamVariant, box_encoding, shorter_side

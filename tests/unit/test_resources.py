@@ -58,7 +58,7 @@ def test_minutes_have_a_margin_a_floor_and_a_ceiling() -> None:
     assert resources.minutes(3600) == 60 * resources.MARGIN
     assert resources.minutes(3600, 2) == 2 * 60 * resources.MARGIN
     assert resources.minutes(1e9) == resources.LONGEST
-    assert resources.stage_minutes("index_dataset", 2) == 120
+    assert resources.stage_minutes("index", 2) == 120
 
 
 def test_estimates_follow_the_variant_the_dataset_and_the_prompts(survey: Study) -> None:
@@ -106,8 +106,8 @@ def test_snakemake_costs_less_than_a_twentieth_of_every_sharded_job_of_the_surve
 
 
 def test_a_users_file_is_merged_as_by_snakemake(tmp_path: Path) -> None:
-    own = {"study": {"variants": ["oracle"]}, "datasets": {"scenes": {"image_limit": 3}}, "shards": 2}
+    own = {"study": {"variants": ["ground_truth"]}, "datasets": {"scenes": {"image_limit": 3}}, "shards": 2}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
     merged = read_study_file(tmp_path / "own.yaml")
-    assert merged["study"]["variants"] == ["oracle"] and merged["study"]["datasets"] == ["scenes"]
+    assert merged["study"]["variants"] == ["ground_truth"] and merged["study"]["datasets"] == ["scenes"]
     assert merged["datasets"]["scenes"]["generator"] == "scenes" and merged["datasets"]["scenes"]["image_limit"] == 3

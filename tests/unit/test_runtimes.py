@@ -265,7 +265,7 @@ def test_positional_encodings_are_computed_in_float32(name: str) -> None:
         assert recorder.sines == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["box_fill", "oracle", "nanosam_onnx"])
+@pytest.mark.parametrize("name", ["box_fill", "ground_truth", "nanosam_onnx"])
 def test_what_cannot_use_a_runtime_says_so(name: str, tmp_path: Path) -> None:
     card = load_cards()[name]
     for runtime in (BF16, FUSED, replace(EAGER, compile=True)):

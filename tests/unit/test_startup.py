@@ -14,7 +14,7 @@ from sambench.variants.deferred import DeferredPackage, defer
 
 JOB = """
 import sys
-import sambench.evaluate.detections, sambench.evaluate.segevery, sambench.results.schemas
+import sambench.evaluate.detections, sambench.evaluate.segevery, sambench.records
 from sambench.config import read_registries
 from sambench.variants.base import Runtime
 from sambench.variants.cards import read_cards

@@ -20,7 +20,7 @@ from sambench.files import sha256
 from sambench.parquet import read_parquet, read_provenance
 from sambench.records import BOXES
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("boxes")]
 
 PARTS = ("Snakefile", "rules", "workflow", "config", "profiles", "envs", "src")
 SHARDS = 2

@@ -89,6 +89,11 @@ class HqSam2Variant(Sam2Variant):
 
     hq_only = False
 
+    @property
+    def fast(self) -> bool:
+        """Always the official decoder: the fast one knows neither its token nor the features that it meets."""
+        return False
+
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         candidates = super().decode(features, prompts)
         masks, hq_mask = candidates.logits[:, :-1], candidates.logits[:, -1:]
