@@ -36,6 +36,8 @@ PLUMBING = frozenset(
 ) | {PACKAGE}
 # Of these only what is imported by name counts, with what it refers to: one schema, one status word.
 DEFINITIONS = frozenset(f"{PACKAGE}.{name}" for name in ("records", "status", "jobs"))
+# Variables whose texts are parts of errors and messages.
+WORDS = frozenset(("remedy", "hint", "message", "reason", "expected"))
 # Chosen by the runtime, so they count only where it asks for them: `runtime_modules`.
 RUNTIMES = {
     ("engine", "onnxruntime"): f"{PACKAGE}.variants.onnx_runtime",
@@ -165,6 +167,12 @@ def _package_of(file: Path) -> str:
     return folder.name if (folder / "__init__.py").is_file() else PACKAGE
 
 
+def _is_text(node: ast.expr) -> bool:
+    if isinstance(node, ast.IfExp):
+        return _is_text(node.body) and _is_text(node.orelse)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
 class _Wordless(ast.NodeTransformer):
     """Takes away what changes no number: docstrings, annotations, the texts of errors and of what is printed."""
 
@@ -189,6 +197,11 @@ class _Wordless(ast.NodeTransformer):
         if isinstance(node.exc, ast.Call):
             node.exc = node.exc.func
         return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        """A text that is kept for an error, such as `remedy = "add the image"`."""
+        worded = all(isinstance(target, ast.Name) and target.id in WORDS for target in node.targets)
+        return ast.Pass() if worded and _is_text(node.value) else self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
