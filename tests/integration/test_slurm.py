@@ -161,7 +161,7 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float, alive: sub
 
 
 def assert_same_tables(ours: Path, reference: Path) -> None:
-    for file in sorted(reference.glob("tables/boxes.*")) + sorted(reference.glob("tables/points.*")):
+    for file in sorted(reference.glob("tables/accuracy_boxes.*")) + sorted(reference.glob("tables/accuracy_points.*")):
         mine = ours / file.relative_to(reference)
         if file.suffix == ".parquet":
             assert pq.read_table(mine).equals(pq.read_table(file)), mine.name
@@ -205,8 +205,8 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
         *plain,
         "--set-resources",
         # Snakemake's two processes take 190 of it, and pandas more than the rest.
-        "prompt_group:mem_mb=200 if attempt == 1 else 4000",
-        "latency_variant:runtime=1 if attempt == 1 else 10",
+        "prompts_group:mem_mb=200 if attempt == 1 else 4000",
+        "measure:runtime=1 if attempt == 1 else 10",
     ]
     log = (tmp_path / "snakemake.log").open("w")
     snakemake = subprocess.Popen(
@@ -282,8 +282,8 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
     for comment, count in states.items():
         by_rule[comment.split("_wildcards")[0]].update(count)
     assert by_rule["rule_segany_shard"]["CANCELLED"] >= 1 and by_rule["rule_segany_shard"]["NODE_FAIL"] >= 1
-    assert by_rule["rule_latency_variant"]["TIMEOUT"] >= 1
-    killed = by_rule["rule_prompt_group"]
+    assert by_rule["rule_measure"]["TIMEOUT"] >= 1
+    killed = by_rule["rule_prompts_group"]
     assert killed["FAILED"] + killed["OUT_OF_MEMORY"] == 1
     steps = [row[1] for row in cluster.ask("sacct", "-nPD", "-S", "now-1days", "-o", "JobID,State") if "." in row[0]]
     assert any(step.startswith("OUT_OF_ME") for step in steps)
