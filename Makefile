@@ -18,6 +18,9 @@ STAMP := .venv/.complete
 SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
 
+# Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-long test-slurm check format report ui setup lock
 .DEFAULT_GOAL := run
 

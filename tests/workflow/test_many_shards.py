@@ -14,7 +14,7 @@ import pytest
 from sambench.parquet import write_parquet
 from sambench.records import PROMPTS, SEGANY
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.xdist_group("boxes")]
 
 SHARDS = 20_000
 SNAKEFILE = """
