@@ -218,8 +218,12 @@ class _Wordless(ast.NodeTransformer):
 
 @functools.cache
 def _meaning(file: Path) -> str:
-    """What the code of a file says, without its words."""
-    return ast.dump(_Wordless().visit(ast.parse(ast.unparse(_tree(file)))))
+    """A digest of what the code of a file says, without its words."""
+    return _digest(_tree(file))
+
+
+def _digest(node: ast.AST) -> str:
+    return hashlib.sha256(ast.dump(_Wordless().visit(ast.parse(ast.unparse(node)))).encode()).hexdigest()
 
 
 @functools.cache
@@ -248,4 +252,4 @@ def _definition(file: Path | None, name: str) -> list[str]:
             continue
         seen.add(current)
         queue += [node.id for node in ast.walk(bindings[current]) if isinstance(node, ast.Name)]
-    return [ast.dump(_Wordless().visit(ast.parse(ast.unparse(bindings[each])))) for each in sorted(seen)]
+    return [_digest(bindings[each]) for each in sorted(seen)]
