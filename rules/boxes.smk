@@ -5,17 +5,6 @@ from sambench.detectors.registry import selected_detectors
 DETECTORS = selected_detectors(study.plain)
 
 
-def finds(wildcards):
-    """Whether a network has to find the boxes."""
-    return DETECTOR_CARDS[wildcards.detector].runs(wildcards.dataset)
-
-
-def box_sources(wildcards):
-    """The digests of the published file or of the checkpoint files."""
-    card = DETECTOR_CARDS[wildcards.detector]
-    return content(card.sources(wildcards.dataset, study.weights_folders), f"detectors/{card.name}")
-
-
 rule boxes:
     input:
         [file for dataset in study["datasets"] for file in boxes_by(dataset, DETECTORS).values()],

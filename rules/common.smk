@@ -158,3 +158,45 @@ def boxes_of(wildcards):
 
 def job_of(wildcards):
     return Job(wildcards.dataset, wildcards.variant, wildcards.runtime, wildcards.group)
+
+
+# Jobs wait for the marker and no more: what counts for them is the content of the files, see `content`.
+def retrieved(kind, name):
+    key = f"{kind}/{name}"
+    return [ancient(f"{RESULTS}/retrieve/{key}.txt")] if key in RETRIEVALS else []
+
+
+def attempt_of(wildcards):
+    """When the retrieval was last tried: now, where something is missing that can be fetched."""
+    retrieval = RETRIEVALS[f"{wildcards.kind}/{wildcards.name}"]
+    if FETCH and retrieval.wanted and retrieval.missing(study):
+        return str(START)
+    marker = Path(f"{RESULTS}/retrieve/{wildcards.kind}/{wildcards.name}.txt")
+    return marker.read_text(encoding="utf-8").partition("\n")[0] if marker.is_file() else ""
+
+
+def finds(wildcards):
+    """Whether a network has to find the boxes."""
+    return DETECTOR_CARDS[wildcards.detector].runs(wildcards.dataset)
+
+
+def box_sources(wildcards):
+    """The digests of the published file or of the checkpoint files."""
+    card = DETECTOR_CARDS[wildcards.detector]
+    return content(card.sources(wildcards.dataset, study.weights_folders), f"detectors/{card.name}")
+
+
+def generator_settings(wildcards):
+    family = study.cards[wildcards.variant].family
+    return EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {})
+
+
+def everything_models(wildcards):
+    """The variant, and the detector where the sampler takes its boxes."""
+    return [wildcards.variant, *([EVERYTHING["detector"]] if wildcards.sampler == "object_aware" else [])]
+
+
+def everything_detector(wildcards):
+    """The detector's card; empty for samplers without one, which then do not depend on it."""
+    names = everything_models(wildcards)[1:]
+    return {"name": names[0], "card": study.card(names[0])} if names else {}

@@ -14,7 +14,7 @@ rule scenes:
         "../envs/sambench.yaml"
     params:
         code=code("scenes"),
-        folder=SCENES,
+        folder=lambda wildcards: SCENES,
     script:
         "../workflow/scripts/scenes.py"
 

@@ -4,22 +4,6 @@ EVERYTHING = study.plain["segevery"]
 EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
 
 
-def generator_settings(wildcards):
-    family = study.cards[wildcards.variant].family
-    return EVERYTHING["settings"] | EVERYTHING["family_settings"].get(family, {})
-
-
-def everything_models(wildcards):
-    """The variant, and the detector where the sampler takes its boxes."""
-    return [wildcards.variant, *([EVERYTHING["detector"]] if wildcards.sampler == "object_aware" else [])]
-
-
-def everything_detector(wildcards):
-    """The detector's card; empty for samplers without one, which then do not depend on it."""
-    names = everything_models(wildcards)[1:]
-    return {"name": names[0], "card": study.card(names[0])} if names else {}
-
-
 rule segevery:
     input:
         [job.file(RESULTS, kind) for job in study.everything_jobs() for kind in ("quality", "time")],
