@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,9 +43,3 @@ def write_text(path: Path, text: str) -> None:
 def default_cache() -> Path:
     """The folder that all checkouts of a user share: SAMBENCH_CACHE, else ~/.cache/sambench on Linux."""
     return Path(os.environ.get("SAMBENCH_CACHE") or user_cache_path("sambench")).expanduser()
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

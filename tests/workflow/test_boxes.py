@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from sambench.files import sha256
+from sambench.digests import digest as sha256
 from sambench.parquet import read_parquet, read_provenance
 from sambench.records import BOXES
 

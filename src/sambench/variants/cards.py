@@ -35,7 +35,7 @@ ONNX_MODULES = ("onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class Card:
-    """One variant, as config/variants.yaml describes it; config/README.md explains the fields.
+    """One variant, as config/variants.yaml describes it; docs/configuration.md explains the fields.
 
     builder: `module:function` that takes (runtime, **arguments) and returns a Variant with random weights; empty
         when there is no public code.
