@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared with real data and parity fixtures is not here")
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Looked for, not imported: its import outside `variants.yolo.ultralytics` puts functions of its own into Pillow and
+    # torch, for every later test of the process.
+    if item.get_closest_marker("ultralytics") and find_spec("ultralytics") is None:
+        pytest.skip("the extra `yolo` is not installed")

@@ -85,8 +85,8 @@ def test_fastsam_pads_crops_and_enlarges_like_the_code_it_ships() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ultralytics
 def test_fastsam_at_odd_sizes(shared: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ultralytics")
     name = "fastsam_odd_sizes.json"
     shutil.copy(Path(__file__).with_name(name), tmp_path / name)
     (tmp_path / "fastsam_s.json").symlink_to(shared / "parity" / "fastsam_s.json")

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -354,9 +353,9 @@ def test_random_weights_need_a_network_that_no_file_describes(cards: dict[str, D
         build(cards["yolov8s"], Runtime(device="cpu"), [tmp_path])
 
 
+@pytest.mark.ultralytics
 @pytest.mark.parametrize("name", ["yolo11n", "yolo26n"])
 def test_successors_of_yolov8_find_boxes(cards: dict[str, Detector], tmp_path: Path, name: str) -> None:
-    pytest.importorskip("ultralytics")
     card = replace(cards[name], arguments={**cards[name].arguments, "size": 160, "limit": 40})
     detector = build(card, Runtime(device="cpu"), [tmp_path], random_weights=True)
     image = np.random.default_rng(0).integers(0, 255, (80, 160, 3), dtype=np.uint8)
@@ -418,15 +417,12 @@ def test_files_in_a_folder_of_their_own_keep_it(cards: dict[str, Detector]) -> N
 # YOLOv8
 
 
-needs_ultralytics = pytest.mark.skipif(find_spec("ultralytics") is None, reason="the extra `yolo` is not installed")
-
-
 @pytest.fixture(scope="module")
 def yolov8n(shared: Path, cards: dict[str, Detector]) -> BoxDetector:
     return build(cards["yolov8n"], Runtime(device="cpu"), [shared / "data/weights"])
 
 
-@needs_ultralytics
+@pytest.mark.ultralytics
 @pytest.mark.parametrize("name", ["yolov8n", "yolov8n_seg"])
 def test_known_detections(shared: Path, cards: dict[str, Detector], name: str) -> None:
     """Those of verification.json, which were made on a padded square: boxes in pixels of the image, classes by name."""
@@ -457,7 +453,7 @@ def yolo_boxes(detector: BoxDetector, annotations: Path, images: pd.DataFrame) -
     return find_boxes(detector, images, ids, Limits(0.0, 100), 8)
 
 
-@needs_ultralytics
+@pytest.mark.ultralytics
 def test_ap_of_yolov8n_on_a_few_images(shared: Path, subset: tuple[Path, pd.DataFrame], yolov8n: BoxDetector) -> None:
     annotations, images = subset
     few = images.iloc[::12]
@@ -472,7 +468,7 @@ def test_ap_of_yolov8n_on_a_few_images(shared: Path, subset: tuple[Path, pd.Data
     assert (table["y"] + table["h"] <= sizes["height"].to_numpy() + 1e-9).all()
 
 
-@needs_ultralytics
+@pytest.mark.ultralytics
 @pytest.mark.slow
 def test_ap_of_yolov8n_is_that_of_its_known_outputs(subset: tuple[Path, pd.DataFrame], yolov8n: BoxDetector) -> None:
     annotations, images = subset
@@ -480,7 +476,7 @@ def test_ap_of_yolov8n_is_that_of_its_known_outputs(subset: tuple[Path, pd.DataF
     assert ap == pytest.approx(DETECTIONS["yolov8n_int8_bbox"], abs=0.005)
 
 
-@needs_ultralytics
+@pytest.mark.ultralytics
 def test_no_image_is_given_up_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch, yolov8n: Any) -> None:
     """The suppression of ultralytics leaves the rest of a batch without boxes once its time is over."""
     import ultralytics.utils.nms as nms
@@ -492,7 +488,7 @@ def test_no_image_is_given_up_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch,
     assert len({len(each.scores) for each in found}) == 1
 
 
-@needs_ultralytics
+@pytest.mark.ultralytics
 def test_a_published_model_brings_its_names(tmp_path: Path) -> None:
     import torch
 

@@ -127,8 +127,8 @@ def test_every_family_runs_in_bfloat16(name: str) -> None:
         torch.testing.assert_close(rounded_scores, scores, atol=0.2, rtol=0)
 
 
+@pytest.mark.ultralytics
 def test_detectors_run_in_bfloat16() -> None:
-    pytest.importorskip("ultralytics", reason="the extra `yolo` is not installed")
     from sambench.variants.yolo import build_fastsam
 
     boxes = []
