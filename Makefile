@@ -10,13 +10,14 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell $(p) --version 2>/dev/null),$(p))))
 CONFIG ?= config/config.yaml
-RESULTS ?= results
 PORT ?= 5000
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 STAMP := .venv/.complete
 SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
+# Prints the folder of the study: RESULTS/NAME.
+FOLDER := $(BIN)/python -m sambench.config $(CONFIG)
 
 # Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -46,8 +47,8 @@ run: $(STAMP)
 	  exec $(BIN)/snakemake --configfile $(CONFIG)' \
 	  || { status=$$?; [ $$status -ne 75 ] || echo "another make run is at work in this folder" >&2; exit $$status; }
 	@echo
-	@cat $(RESULTS)/tables/overview.md
-	@echo "tables: $(RESULTS)/tables   report: $(RESULTS)/report/index.html   MLflow: make ui"
+	@folder="$$($(FOLDER))" && cat "$$folder/tables/overview.md" && \
+	  echo "tables: $$folder/tables   report: $$folder/report/index.html   MLflow: make ui"
 
 # One thread a worker: two workers with two threads each would wait for one another.
 test: $(STAMP)
@@ -76,13 +77,14 @@ format: $(STAMP)
 
 report: $(STAMP)
 	@$(BIN)/snakemake --configfile $(CONFIG) --quiet rules -- report
-	@echo "$(RESULTS)/report/index.html"
+	@echo "$$($(FOLDER))/report/index.html"
 
 ui: $(STAMP)
-	@test -f $(RESULTS)/mlflow.db || { echo "no $(RESULTS)/mlflow.db yet: make run writes it" >&2; exit 1; }
-	@echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
-	@$(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
-	  --artifacts-destination $(RESULTS)/mlartifacts
+	@results="$$(dirname "$$($(FOLDER))")"; \
+	  test -f "$$results/mlflow.db" || { echo "no $$results/mlflow.db yet: make run writes it" >&2; exit 1; }; \
+	  echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"; \
+	  $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri "sqlite:///$$results/mlflow.db" \
+	  --artifacts-destination "$$results/mlartifacts"
 
 lock: $(STAMP)
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \

@@ -5,7 +5,7 @@ from sambench.jobs import box_precision_file
 
 rule average_precision:
     input:
-        [table.file(RESULTS) for table in selected_tables(study) if table.name in ("average_precision", "boxes")],
+        [table.file(FOLDER) for table in selected_tables(study) if table.name in ("average_precision", "boxes")],
 
 
 rule average_precision_boxes:

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from sambench import resources
 from sambench.code_digest import runtime_modules, source_digest
-from sambench.config import read_study
+from sambench.config import named, read_study
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
@@ -19,13 +19,15 @@ from sambench.jobs import Job, mask_selections
 from sambench.results.table import all_tables, selected_tables
 
 try:
-    study = read_study(config)
+    # Jobs are started with the same files, so that a study has one name everywhere.
+    study = read_study(named(config, Path((workflow.overwrite_configfiles or ["config.yaml"])[-1])))
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 START = time.time()
 FETCH = study.settings.download and not default_offline()
-RESULTS = study.results
+RESULTS = study.results  # what studies share
+FOLDER = study.folder  # what belongs to this one
 SCENES = f"{RESULTS}/datasets/scenes/source"
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
@@ -55,6 +57,10 @@ def model_code(script, variants, runtime, *modules):
 
 def results_folder(wildcards):
     return RESULTS
+
+
+def study_folder(wildcards):
+    return FOLDER
 
 
 def one_of(names):

@@ -10,7 +10,7 @@ for target in MEASURES:
         name:
             target
         input:
-            [table.file(RESULTS) for table in selected_tables(study) if table.name.startswith(target)],
+            [table.file(FOLDER) for table in selected_tables(study) if table.name.startswith(target)],
 
 
 rule measure:

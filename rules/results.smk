@@ -2,7 +2,7 @@
 
 TABLES = selected_tables(study)
 FIGURES = [table.name for table in TABLES if table.draw and {*table.drawn_from} <= {other.name for other in TABLES}]
-TABLE_FILES = [table.file(RESULTS) for table in TABLES]
+TABLE_FILES = [table.file(FOLDER) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
 STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
 OVERVIEW = [table.name for table in TABLES if table.name.startswith("accuracy")] or [TABLES[0].name]
@@ -11,29 +11,29 @@ OVERVIEW = [table.name for table in TABLES if table.name.startswith("accuracy")]
 rule tables:
     input:
         TABLE_FILES,
-        f"{RESULTS}/tables/overview.md",
+        f"{FOLDER}/tables/overview.md",
 
 
 rule report:
     input:
-        f"{RESULTS}/report/index.html",
+        f"{FOLDER}/report/index.html",
 
 
 rule table:
     input:
         lambda wildcards: all_tables()[wildcards.table].sources(study),
     output:
-        f"{RESULTS}/tables/{{table}}.parquet",
-        f"{RESULTS}/tables/{{table}}.md",
-        f"{RESULTS}/tables/{{table}}.tex",
+        f"{FOLDER}/tables/{{table}}.parquet",
+        f"{FOLDER}/tables/{{table}}.md",
+        f"{FOLDER}/tables/{{table}}.tex",
         report(
-            f"{RESULTS}/tables/{{table}}.csv",
+            f"{FOLDER}/tables/{{table}}.csv",
             caption="../workflow/report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
         ),
     log:
-        f"{RESULTS}/logs/tables/{{table}}.log",
+        f"{RESULTS}/logs/tables/{study.name}/{{table}}.log",
     wildcard_constraints:
         table=one_of([table.name for table in TABLES if not table.large]),
     localrule: True
@@ -42,6 +42,7 @@ rule table:
     params:
         code=lambda wildcards: code("table", all_tables()[wildcards.table].module),
         results=results_folder,
+        folder=study_folder,
         settings=lambda wildcards: all_tables()[wildcards.table].settings(study),
     script:
         "../workflow/scripts/table.py"
@@ -50,7 +51,7 @@ rule table:
 # Tables that read every result of a study are jobs of a cluster.
 use rule table as table_large with:
     benchmark:
-        f"{RESULTS}/benchmarks/tables/{{table}}.tsv"
+        f"{RESULTS}/benchmarks/tables/{study.name}/{{table}}.tsv"
     wildcard_constraints:
         table=one_of([table.name for table in TABLES if table.large]),
     localrule: False
@@ -61,17 +62,17 @@ use rule table as table_large with:
 
 rule overview:
     input:
-        [all_tables()[name].file(RESULTS) for name in OVERVIEW],
+        [all_tables()[name].file(FOLDER) for name in OVERVIEW],
     output:
-        overview=f"{RESULTS}/tables/overview.md",
+        overview=f"{FOLDER}/tables/overview.md",
     log:
-        f"{RESULTS}/logs/overview.log",
+        f"{RESULTS}/logs/tables/{study.name}/overview.log",
     localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
         code=code("overview", "sambench.results.presentation"),
-        results=results_folder,
+        folder=study_folder,
         tables=OVERVIEW,
     script:
         "../workflow/scripts/overview.py"
@@ -79,23 +80,23 @@ rule overview:
 
 rule figure:
     input:
-        lambda wildcards: [all_tables()[name].file(RESULTS) for name in all_tables()[wildcards.figure].drawn_from],
+        lambda wildcards: [all_tables()[name].file(FOLDER) for name in all_tables()[wildcards.figure].drawn_from],
     output:
         svg=report(
-            f"{RESULTS}/figures/{{figure}}.svg",
+            f"{FOLDER}/figures/{{figure}}.svg",
             caption="../workflow/report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
-        png=f"{RESULTS}/figures/{{figure}}.png",
+        png=f"{FOLDER}/figures/{{figure}}.png",
     log:
-        f"{RESULTS}/logs/figures/{{figure}}.log",
+        f"{RESULTS}/logs/figures/{study.name}/{{figure}}.log",
     localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
         code=lambda wildcards: code("figure", "sambench.results.figures", all_tables()[wildcards.figure].module),
-        results=results_folder,
+        folder=study_folder,
     script:
         "../workflow/scripts/figure.py"
 
@@ -103,17 +104,17 @@ rule figure:
 rule report_page:
     input:
         TABLE_FILES,
-        expand("{folder}/{figure}.svg", folder=f"{RESULTS}/figures", figure=FIGURES),
+        expand("{folder}/{figure}.svg", folder=f"{FOLDER}/figures", figure=FIGURES),
     output:
-        report=report(f"{RESULTS}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
+        report=report(f"{FOLDER}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
     log:
-        f"{RESULTS}/logs/report.log",
+        f"{RESULTS}/logs/report/{study.name}.log",
     localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
         code=code("report", *TABLE_MODULES),
-        results=results_folder,
+        folder=study_folder,
         tables=[table.name for table in TABLES],
         study=STUDY,
     script:
@@ -128,13 +129,14 @@ rule tracking:
     output:
         database=update(f"{RESULTS}/mlflow.db"),
     log:
-        f"{RESULTS}/logs/tracking.log",
+        f"{RESULTS}/logs/tracking/{study.name}.log",
     localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
         code=code("tracking", *TABLE_MODULES),
         results=results_folder,
+        folder=study_folder,
         tables=[table.name for table in TABLES],
         study=STUDY,
     script:

@@ -7,7 +7,7 @@ EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{s
 rule segevery:
     input:
         [job.file(RESULTS, kind) for job in study.everything_jobs() for kind in ("quality", "time")],
-        [table.file(RESULTS) for table in selected_tables(study) if table.name == "segevery"],
+        [table.file(FOLDER) for table in selected_tables(study) if table.name == "segevery"],
 
 
 rule segevery_quality:

@@ -5,6 +5,8 @@ No network library is imported here: Snakemake reads this module in every job.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.settings import Dataset, read_settings
+from sambench.settings import NAME, PATTERNS, Dataset, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, read_cards
 
@@ -32,12 +34,27 @@ def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors",
 def read_study_file(path: Path) -> dict[str, Any]:
     """A user's file on top of the registries and defaults: mappings are merged, lists replaced, as by Snakemake.
 
-    Raises InputError, one line, when it cannot be read; in broken YAML with the line.
+    A study that has no name gets that of the file. Raises InputError, one line, when it cannot be read; in broken YAML
+    with the line.
     """
     own = _read_yaml(path) or {}
     if not isinstance(own, dict):
         raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
-    return merge(read_registries(), own)
+    return named(merge(read_registries(), own), path)
+
+
+def named(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The configuration with the name of its study: as given, else that of the file without its ending.
+
+    Raises InputError when the file's name cannot be that of a folder.
+    """
+    study = config.get("study", {})
+    if not isinstance(study, Mapping) or "name" in study:
+        return dict(config)
+    if not re.fullmatch(NAME, file.stem):
+        remedy = "rename it or give `study.name`"
+        raise InputError(file, "name of the file", expected=PATTERNS[NAME].expected, found=file.stem, remedy=remedy)
+    return {**config, "study": {**study, "name": file.stem}}
 
 
 def merge(base: Any, own: Any) -> Any:
@@ -129,3 +146,10 @@ def check_dataset(name: str, entry: Dataset) -> None:
             if entry.downloads:
                 remedy = f"`sambench download {' '.join(entry.downloads)}` or `download: true` brings it"
             raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=path, remedy=remedy)
+
+
+if __name__ == "__main__":
+    try:
+        print(read_study(read_study_file(Path(sys.argv[1]))).folder)
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -133,9 +133,30 @@ class Section(BaseModel):
         return data
 
 
+# Folders of `results` that studies share, and files and folders of earlier versions: no study may have their names.
+SHARED = frozenset(
+    {
+        *("agreement", "average_precision", "benchmarks", "boxes", "coco_results", "datasets", "efficiency", "latency"),
+        *("logs", "masks", "mlartifacts", "mlflow.db", "prompts", "retrieve", "segany", "segevery", "throughput"),
+        *("figures", "report", "tables"),
+    }
+)
+
+
+def _own_folder(name: str) -> str:
+    if name.casefold() in SHARED:
+        raise _mistake("a name that no folder of shared results has", name)
+    return name
+
+
 class StudySelection(Section):
     """What a study runs: every combination of dataset, variant, runtime and prompt group."""
 
+    name: Annotated[Name, Field(max_length=100), AfterValidator(_own_folder)] = Field(
+        "config",
+        description="the folder in `results` with the tables, figures and report of the study, and the name of its "
+        "experiment in MLflow; not given: the name of the file, `mine` for `--configfile mine.yaml`",
+    )
     datasets: Names = Field(description="names of the registry `datasets`")
     variants: Names = Field(description="names of the registry `variants`")
     runtimes: Names = Field(description="names of `runtimes`")

@@ -31,6 +31,7 @@ EXPECTED = {
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
     "string_too_short": "a text that is not empty",
+    "string_too_long": "at most {max_length} characters",
     "too_short": "{min_length} or more entries",
     "too_long": "at most {max_length} entries",
     "literal_error": "{expected}",

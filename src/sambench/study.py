@@ -38,7 +38,17 @@ class Study:
 
     @property
     def results(self) -> str:
+        """The folder of what studies share: datasets, prompts, boxes, results per instance, measured times."""
         return self.settings.results
+
+    @property
+    def name(self) -> str:
+        return self.settings.study.name
+
+    @property
+    def folder(self) -> str:
+        """The folder of what belongs to this study alone: tables, figures, report."""
+        return f"{self.results}/{self.name}"
 
     @property
     def weights_folders(self) -> list[Path]:

@@ -177,7 +177,7 @@ def test_the_embedded_default_gives_the_tables_of_a_local_run(
     start = time.monotonic()
     run(project, command("tables"), cluster)
     wall = time.monotonic() - start
-    assert_same_tables(project / "results", local / "results")
+    assert_same_tables(project / "results" / "config", local / "results" / "config")
 
     records = [record for record in cluster.records() if record.comment]
     assert {record.state for record in records} == {"COMPLETED"}
@@ -267,7 +267,7 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
     output = run(project, [sys.executable, *again], cluster)
     print(re.sub(r"(?m)^(?!resume|.*(SLURM-job|steps)).*\n", "", output))
     assert "resume: waiting for" in output
-    assert_same_tables(project / "results", local / "results")
+    assert_same_tables(project / "results" / "study", local / "results" / "study")
     assert (project / clock).is_file()
 
     records = new()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -14,6 +15,7 @@ import pytest
 
 from sambench.config import read_registries, read_study, read_study_file
 from sambench.errors import InputError
+from sambench.settings import MEASURES, SHARED
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,12 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
         ),
         ("variants/box_fill/counts", {"image_size": [534, 800]}, "box_fill.counts: expected the key `parameters`"),
         ("download", "maybe", "config: download: expected true or false, found maybe"),
+        ("study/name", "a b", "config: study.name: expected a name of letters.* found a b"),
+        ("study/name", "../up", "config: study.name: expected a name of letters.* found ../up"),
+        ("study/name", "", "config: study.name: expected a name of letters.* found ''"),
+        ("study/name", None, "config: study.name: expected a text, found null"),
+        ("study/name", "n" * 101, "config: study.name: expected at most 100 characters, found n"),
+        ("study/name", "Prompts", "study.name: expected a name that no folder of shared results has, found Prompts"),
         ("results", ["two\nlines " * 20], "config: results: expected a text, found"),
     ],
 )
@@ -123,6 +131,28 @@ def test_mistakes_are_named(registries: dict[str, Any], path: str, value: Any, m
 )
 def test_what_is_allowed(registries: dict[str, Any], path: str, value: Any) -> None:
     read_study(changed(registries, path, value))
+
+
+def test_a_study_is_named_by_its_file(tmp_path: Path, registries: dict[str, Any]) -> None:
+    assert read_study(registries).folder == "results/config"
+    file = tmp_path / "my.study-2.yaml"
+    file.write_text("results: out")
+    assert read_study(read_study_file(file)).folder == "out/my.study-2"
+    file.write_text("study: {name: other}")
+    assert read_study(read_study_file(file)).folder == "results/other"
+    spaced = tmp_path / "my study.yaml"
+    spaced.write_text("shards: 2")
+    with pytest.raises(InputError, match=r"my study.yaml: name of the file: .* found my study; rename it or give `stu"):
+        read_study_file(spaced)
+    spaced.write_text("study: {name: mine}")
+    assert read_study(read_study_file(spaced)).name == "mine"
+
+
+def test_no_study_takes_the_name_of_a_folder_that_studies_share(root: Path) -> None:
+    texts = [path.read_text() for path in [*(root / "rules").glob("*.smk"), root / "src/sambench/jobs.py"]]
+    folders = {name for text in texts for name in re.findall(r"\{(?:RESULTS|results)\}/([\w.]+)", text)}
+    assert {"datasets", "prompts", "segevery", "logs"} <= folders, "the pattern finds them"
+    assert folders | set(MEASURES) | {"segany", "masks"} <= SHARED
 
 
 def test_an_unknown_key_comes_before_what_is_missing_for_it(registries: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     segany = {f"segany/{one}/ground_truth/{shard}-of-2" for shard in (0, 1)}
     clocks = {f"latency/{one}", f"segevery/{one}/grid_16/time"}
     quality = f"segevery/{one}/grid_16/quality"
-    tables = {"tables/accuracy_boxes", "tables/accuracy_points"}
+    tables = {f"tables/{study.name}/accuracy_boxes", f"tables/{study.name}/accuracy_points"}
     index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
     assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *tables}
     assert {name for name, task in on_cluster.items() if task.width == ALL} == clocks

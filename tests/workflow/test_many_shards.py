@@ -25,12 +25,13 @@ rule table:
     input:
         [f"{{folder}}/{{shard}}-of-{shards}.parquet" for shard in range({shards})],
     output:
-        multiext("results/tables/accuracy_boxes", ".parquet", ".csv", ".md", ".tex"),
+        multiext("results/tiny/tables/accuracy_boxes", ".parquet", ".csv", ".md", ".tex"),
     log:
         "results/logs/table.log",
     params:
         table="accuracy_boxes",
         results="results",
+        folder="results/tiny",
         settings={settings},
     script:
         "{script}"
@@ -65,5 +66,5 @@ def test_a_table_of_20_000_shards_is_made(root: Path, tmp_path: Path) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    (line,) = pd.read_parquet(tmp_path / "results/tables/accuracy_boxes.parquet").to_dict("records")
+    (line,) = pd.read_parquet(tmp_path / "results/tiny/tables/accuracy_boxes.parquet").to_dict("records")
     assert (line["miou"], line["instances"]) == (75.0, 2)

@@ -124,7 +124,7 @@ def test_a_study_fetches_what_it_lacks_once_and_knows_files_by_content(project: 
 
     done = snakemake(project)
     assert done.returncode == 0, done.stderr
-    table = pd.read_parquet(project / "results/tables/accuracy_boxes.parquet").set_index("variant")
+    table = pd.read_parquet(project / "results/far/tables/accuracy_boxes.parquet").set_index("variant")
     assert table["status"].to_dict() == {"own": "ok", "gone": "no weights"}
     assert table.loc["own", "miou"] == 50.0
     assert (project / "weights" / "own.bin").read_bytes() == b"weights"

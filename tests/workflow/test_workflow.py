@@ -102,7 +102,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
-    results = finished / "results"
+    results = finished / "results" / "tiny"
     boxes = pd.read_parquet(results / "tables" / "accuracy_boxes.parquet").set_index("variant")
     assert boxes["miou"].to_dict() == {"box_fill": 50.0, "ground_truth": 100.0}
     assert boxes["instances"].tolist() == [2, 2]
@@ -111,7 +111,7 @@ def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
         "tables/accuracy_points.md",
         "figures/accuracy_boxes.svg",
         "report/index.html",
-        "mlflow.db",
+        "../mlflow.db",
     ):
         assert (results / name).stat().st_size > 0, name
     page = (results / "report" / "index.html").read_text()
@@ -133,7 +133,7 @@ def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Pat
     (project / "tiny.yaml").write_text(yaml.safe_dump(own))
     done = snakemake(project, "average_precision", "coco_results")
     assert done.returncode == 0, done.stderr
-    tables = project / "results" / "tables"
+    tables = project / "results" / "tiny" / "tables"
     detectors_table = pd.read_parquet(tables / "boxes.parquet").set_index("detector")
     # Recall is 1 at the threshold 0.5 and 1/2 at the nine others, where the first 51 of 101 recalls have precision 1.
     assert detectors_table.loc["mine", "ap"] == pytest.approx(100 * (1 + 9 * 51 / 101) / 10)
@@ -153,6 +153,17 @@ def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Pat
 def test_a_second_run_has_nothing_to_do(project: Path) -> None:
     done = snakemake(project)
     assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
+
+
+def test_a_second_study_plans_only_what_is_its_own(project: Path) -> None:
+    config = CONFIG | {"study": CONFIG["study"] | {"name": "other"}}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(config))
+    own = planned(project)
+    assert {name for name in own if not name.startswith(("table", "figure"))} == {"overview", "report_page", "tracking"}
+    done = snakemake(project, "tables")
+    assert done.returncode == 0, done.stderr
+    first, second = (project / "results" / name / "tables/accuracy_boxes.csv" for name in ("tiny", "other"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_touched_and_copied_files_run_nothing(project: Path) -> None:
@@ -189,11 +200,11 @@ def test_a_table_is_one_module(project: Path) -> None:
     (project / "src/sambench/results/tables/accuracy_again.py").write_text(text.replace("Point prompts", "Once more"))
     done = snakemake(project)
     assert done.returncode == 0, done.stderr
-    results = project / "results"
+    results = project / "results" / "tiny"
     assert pd.read_parquet(results / "tables" / "accuracy_again.parquet")["miou"].tolist() == [50.0, 100.0]
     assert "Once more" in (results / "report" / "index.html").read_text()
     assert (results / "figures" / "accuracy_again.svg").is_file()
-    with sqlite3.connect(results / "mlflow.db") as database:
+    with sqlite3.connect(results.parent / "mlflow.db") as database:
         (count,) = database.execute("select count(*) from runs where name like 'accuracy_again%'").fetchone()
     assert count == 2
 
@@ -215,7 +226,7 @@ def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     assert planned(project, "segany") == made | {"segany": 1}
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr
-    points = pd.read_parquet(project / "results" / "tables" / "accuracy_points.parquet").set_index("variant")
+    points = pd.read_parquet(project / "results" / "tiny" / "tables" / "accuracy_points.parquet").set_index("variant")
     assert points.loc["box_fill", "status"] == "unsupported prompt"
     assert points.loc["ground_truth", "miou"] == 100.0
 
@@ -226,7 +237,7 @@ def test_a_variant_without_weights_is_a_status_not_a_failure(project: Path) -> N
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr
     assert "put sam_vit_b_01ec64.pth into weights" in done.stderr + done.stdout
-    boxes = pd.read_parquet(project / "results" / "tables" / "accuracy_boxes.parquet").set_index("variant")
+    boxes = pd.read_parquet(project / "results" / "tiny" / "tables" / "accuracy_boxes.parquet").set_index("variant")
     assert boxes.loc["sam_vit_b", "status"] == "no weights" and pd.isna(boxes.loc["sam_vit_b", "miou"])
 
 
@@ -240,7 +251,7 @@ def test_costs_are_measured_drawn_and_put_beside_published_figures(project: Path
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
     done = snakemake(project, "tables", "report")
     assert done.returncode == 0, done.stderr
-    tables = project / "results" / "tables"
+    tables = project / "results" / "tiny" / "tables"
     times = pd.read_parquet(tables / "latency.parquet").set_index("variant")
     assert (
         times.loc["box_fill", "boxes"].tolist() == [1, 10, 11] and times.loc["ground_truth", "status"] == "no network"
@@ -252,7 +263,7 @@ def test_costs_are_measured_drawn_and_put_beside_published_figures(project: Path
     agreement = pd.read_parquet(tables / "agreement.parquet").set_index("variant")
     assert agreement.loc["box_fill", ["miou", "prompts"]].tolist() == [100.0, 2]
     assert pd.read_parquet(tables / "reproduction.parquet").empty, "nobody published figures of the box"
-    page = (project / "results" / "report" / "index.html").read_text()
+    page = (project / "results" / "tiny" / "report" / "index.html").read_text()
     assert "cumulative time, ms" in page and "Published figures" not in page, "what is empty is left out"
 
 
@@ -278,7 +289,7 @@ def test_a_mistake_in_the_config_is_one_line_before_anything_runs(
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_tables(project: Path) -> None:
-    tables = project / "results" / "tables"
+    tables = project / "results" / "tiny" / "tables"
     before = {path.name: path.read_bytes() for path in tables.glob("*.csv")}
     for moment in (12,):
         shutil.rmtree(project / "results" / "segany")

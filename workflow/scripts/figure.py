@@ -7,11 +7,11 @@ from sambench.results.table import find_table
 from sambench.script import run
 
 
-def main(*, figure: str, results: Path, svg: Path, png: Path) -> None:
+def main(*, figure: str, folder: Path, svg: Path, png: Path) -> None:
     """Draw the figure of the table of that name, from the tables that it names."""
     table = find_table(figure)
     assert table.draw is not None, "the rule draws tables that have a figure"
-    chart = table.draw(*(find_table(name).read(results) for name in table.drawn_from))
+    chart = table.draw(*(find_table(name).read(folder) for name in table.drawn_from))
     save(chart, svg)
     save(chart, png)
 

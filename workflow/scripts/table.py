@@ -9,13 +9,14 @@ from sambench.results.table import find_table
 from sambench.script import run
 
 
-def main(*, table: str, results: Path, settings: dict[str, Any]) -> None:
-    """Write tables/{table}.parquet, .csv, .md and .tex in the results folder.
+def main(*, table: str, results: Path, folder: Path, settings: dict[str, Any]) -> None:
+    """Write tables/{table}.parquet, .csv, .md and .tex in the folder of the study.
 
-    table: a name of the registry. settings: what decides about its content, besides its sources.
+    table: a name of the registry. results: the folder with what was measured. settings: what decides about its content,
+    besides its sources.
     """
     what = find_table(table)
-    write_table(results / "tables", what, what.build(results, settings), provenance(settings))
+    write_table(folder / "tables", what, what.build(results, settings), provenance(settings))
 
 
 if __name__ == "__main__":

@@ -32,13 +32,15 @@ SUFFIXES = (".parquet", ".csv", ".md", ".tex")
 class Table:
     """One table.
 
-    name: of its files, results/tables/{name}.*, and of its page everywhere. order: its place in report and lists.
+    name: of its files, results/{study}/tables/{name}.*, and of its page everywhere.
+    order: its place in report and lists.
     title, explanation: for people; units, decimals: of columns, one decimal where nothing is said.
     schema: of the Parquet file. key: the columns that name a row, but for the selection rule.
     selected: whether a study has the table.
     sources: the files it is made of, relative to the working directory.
     settings: what else decides about its content, as plain values; an edit makes the table again.
-    build: (results folder, settings) -> the rows, with the columns of `schema`.
+    build: (results folder, settings) -> the rows, with the columns of `schema`. A table that is made of other tables
+    finds their files in its settings: `table_files`, `read_tables`.
     metrics: what its numbers are grouped under in MLflow; empty: not logged there.
     drawn_from: the tables that its figure takes, in the order of the arguments of `draw`; empty: no figure.
     large: it reads all results of a study and is a job of its own on a cluster.
@@ -66,13 +68,13 @@ class Table:
         """The module that defines it: the code that a change of the table comes from."""
         return f"{modules.__name__}.{self.name}"
 
-    def file(self, results: str | Path) -> str:
-        """Its Parquet file."""
-        return f"{results}/tables/{self.name}.parquet"
+    def file(self, folder: str | Path) -> str:
+        """Its Parquet file. folder: of the study, `Study.folder`."""
+        return f"{folder}/tables/{self.name}.parquet"
 
-    def read(self, results: str | Path) -> pd.DataFrame:
-        """Its rows, from the Parquet file."""
-        return read_parquet(Path(self.file(results)), self.schema).to_pandas()
+    def read(self, folder: str | Path) -> pd.DataFrame:
+        """Its rows, from the Parquet file. folder: of the study."""
+        return read_parquet(Path(self.file(folder)), self.schema).to_pandas()
 
 
 @cache
@@ -94,6 +96,16 @@ def find_table(name: str) -> Table:
 def selected_tables(study: Study) -> list[Table]:
     """The tables of a study, in the order of the report."""
     return [table for table in all_tables().values() if table.selected(study)]
+
+
+def table_files(study: Study, names: Iterable[str]) -> dict[str, str]:
+    """The Parquet files of tables of a study by name: sources, and a setting, of a table that is made of tables."""
+    return {name: find_table(name).file(study.folder) for name in names}
+
+
+def read_tables(files: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """The rows of tables by name. files: by name, as `table_files` gives them."""
+    return {name: read_parquet(Path(file), find_table(name).schema).to_pandas() for name, file in files.items()}
 
 
 def status_of(statuses: pd.Series) -> str:

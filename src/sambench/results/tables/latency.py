@@ -13,7 +13,7 @@ import pyarrow as pa
 from sambench import records
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.table import Table, concat, status_of, typed
+from sambench.results.table import Table, concat, read_tables, status_of, table_files, typed
 from sambench.results.tables import throughput
 from sambench.status import OK
 
@@ -46,21 +46,21 @@ SCHEMA = pa.schema(
 )
 
 
+def tables_needed(study: Study) -> dict[str, str]:
+    return table_files(study, ["throughput"] if throughput.TABLE.selected(study) else [])
+
+
 def sources(study: Study) -> list[str]:
-    also = [throughput.TABLE.file(study.results)] if throughput.TABLE.selected(study) else []
-    return [*study.measured_files("latency"), *also]
+    return [*study.measured_files("latency"), *tables_needed(study).values()]
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {
-        "jobs": jobs_of(study),
-        "statistics": study.plain["statistics"],
-        "throughput": throughput.TABLE.selected(study),
-    }
+    return {"jobs": jobs_of(study), "statistics": study.plain["statistics"], "tables": tables_needed(study)}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    best = throughput.best(throughput.TABLE.read(results)) if settings["throughput"] else {}
+    made = read_tables(settings["tables"])
+    best = throughput.best(made["throughput"]) if made else {}
     tables = []
     for facts, times in read_measured(results, "latency", settings["jobs"], records.LATENCY):
         key = (facts["dataset"], facts["variant"], facts["runtime"])

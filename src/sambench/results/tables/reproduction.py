@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from sambench.config import CONFIG_FOLDER
 from sambench.errors import InputError
-from sambench.results.table import Table, all_tables, find_table, typed
+from sambench.results.table import Table, all_tables, read_tables, table_files, typed
 from sambench.status import OK
 
 if TYPE_CHECKING:
@@ -69,16 +69,15 @@ def measured_tables(study: Study) -> list[str]:
 
 
 def sources(study: Study) -> list[str]:
-    return [published_file(), *(find_table(name).file(study.results) for name in measured_tables(study))]
+    return [published_file(), *table_files(study, measured_tables(study)).values()]
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"tables": measured_tables(study)}
+    return {"tables": table_files(study, measured_tables(study))}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    tables = {name: find_table(name).read(results) for name in settings["tables"]}
-    return reproduction(read_published(Path(published_file())), tables)
+    return reproduction(read_published(Path(published_file())), read_tables(settings["tables"]))
 
 
 def published_file() -> str:
