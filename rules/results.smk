@@ -5,7 +5,7 @@ FIGURES = [table.name for table in TABLES if table.draw and {*table.drawn_from} 
 TABLE_FILES = [table.file(FOLDER) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
 STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
-OVERVIEW = [table.name for table in TABLES if table.name.startswith("accuracy")] or [TABLES[0].name]
+OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
 
 
 rule tables:
@@ -71,7 +71,7 @@ rule overview:
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("overview", "sambench.results.presentation"),
+        code=code("overview", *[table.module for table in TABLES if table.page]),
         folder=study_folder,
         tables=OVERVIEW,
     script:

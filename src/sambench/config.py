@@ -121,6 +121,12 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
         if name not in cards:
             remedy = near_matches(name, cards)
             raise InputError("config", f"{section}.{key}", expected="a variant", found=name, remedy=remedy)
+    reference = config["statistics"].get("reference")
+    if reference is not None and reference not in config["study"]["variants"]:
+        remedy = near_matches(reference, config["study"]["variants"])
+        raise InputError(
+            "config", "statistics.reference", expected="a name of study.variants", found=reference, remedy=remedy
+        )
     groups: dict[str, str] = {}
     for group in config["study"]["prompt_groups"]:
         for prompt in config["prompt_groups"][group]:

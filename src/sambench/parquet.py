@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,24 +34,30 @@ def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema,
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+def read_parquet(
+    path: Path, schema: pa.Schema, *, columns: Sequence[str] | None = None, where: tuple[str, str] | None = None
+) -> pa.Table:
     """Read a file that `write_parquet` made.
+
+    columns: only these. where: (column, value), only the rows that have the value.
 
     Raises InputError when it is no such file or its columns are others.
     """
+    filters = [(where[0], "=", where[1])] if where else None
     try:
-        table = pq.read_table(path, memory_map=True)
+        found = pq.read_schema(path, memory_map=True).remove_metadata()
+        if found == schema:
+            names = None if columns is None else list(columns)
+            return pq.read_table(path, memory_map=True, columns=names, filters=filters)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(path, expected="a Parquet file of sambench", found=str(error).splitlines()[0]) from None
-    if table.schema.remove_metadata() != schema:
-        raise InputError(
-            path,
-            "columns",
-            expected=", ".join(schema.names),
-            found=", ".join(table.schema.names),
-            remedy="delete the file and run again: another version wrote it (docs/renames.md)",
-        )
-    return table
+    raise InputError(
+        path,
+        "columns",
+        expected=", ".join(schema.names),
+        found=", ".join(found.names),
+        remedy="delete the file and run again: another version wrote it (docs/renames.md)",
+    )
 
 
 def read_provenance(path: Path) -> dict[str, str]:

@@ -360,6 +360,12 @@ class Statistics(Section):
 
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = Field(description="resamples of the bootstrap")
     seed: Number = Field(description="seed of the bootstrap")
+    reference: Maybe[Name] = Field(
+        None,
+        description="the variant that the table `comparison` compares all others with; not given: the reference of "
+        "the EER (`efficiency.reference`) where it has numbers, else the first network of the study that has, else "
+        "the first variant",
+    )
 
 
 class Dataset(Section):

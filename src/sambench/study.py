@@ -51,6 +51,11 @@ class Study:
         return f"{self.results}/{self.name}"
 
     @property
+    def bootstrap(self) -> dict[str, int]:
+        """The keyword arguments of every bootstrap: resamples and seed."""
+        return {"resamples": self.settings.statistics.resamples, "seed": self.settings.statistics.seed}
+
+    @property
     def weights_folders(self) -> list[Path]:
         return [Path(folder) for folder in self.settings.weights]
 

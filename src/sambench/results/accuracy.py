@@ -57,7 +57,7 @@ def settings(study: Study) -> dict[str, Any]:
         "jobs": [list(job) for job in study.jobs()],
         "shards": {name: study.shards(name) for name in study["datasets"]},
         "selections": study["selections"],
-        "statistics": study.plain["statistics"],
+        "statistics": study.bootstrap,
     }
 
 

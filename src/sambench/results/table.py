@@ -6,7 +6,7 @@ docs only go through the registry `TABLES`: a new table is a new module there an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -20,7 +20,7 @@ import pyarrow as pa
 from sambench.errors import InputError, near_matches
 from sambench.parquet import read_parquet
 from sambench.results import tables as modules
-from sambench.status import summary
+from sambench.status import OK, summary
 
 if TYPE_CHECKING:
     from sambench.study import Study
@@ -44,6 +44,8 @@ class Table:
     metrics: what its numbers are grouped under in MLflow; empty: not logged there.
     drawn_from: the tables that its figure takes, in the order of the arguments of `draw`; empty: no figure.
     large: it reads all results of a study and is a job of its own on a cluster.
+    page: its rows as Markdown for the overview that ends a run; none: it is not there.
+    derived: it is made of other tables, and no published figure is about it.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Table:
     drawn_from: tuple[str, ...] = ()
     draw: Callable[..., Any] | None = None
     large: bool = False
+    page: Callable[[pd.DataFrame], str] | None = None
+    derived: bool = False
 
     @property
     def module(self) -> str:
@@ -91,6 +95,30 @@ def find_table(name: str) -> Table:
     if name not in tables:
         raise InputError("tables", name, expected="a table of the registry", remedy=near_matches(name, tables))
     return tables[name]
+
+
+def expanded(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns of numbers by name as one column per name, in their place: `ap` as `ap/yolov8n` and so on."""
+    columns = {}
+    for name in rows:
+        if not rows[name].map(pd.api.types.is_list_like).any():
+            columns[name] = rows[name]
+            continue
+        cells = [dict(cell) if pd.api.types.is_list_like(cell) else {} for cell in rows[name]]
+        for key in dict.fromkeys(key for cell in cells for key in cell):
+            columns[f"{name}/{key}"] = pd.Series([cell.get(key) for cell in cells], index=rows.index, dtype="float64")
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def reasons_in_words(reasons: Mapping[str, Sequence[str]], everything: int = 0) -> str:
+    """{reason: what it is about} -> one phrase, `ok` without a reason.
+
+    everything: how many things there are; a reason that is about all of them needs no list.
+    """
+    words = [
+        reason if len(about) == everything else f"{reason} ({', '.join(about)})" for reason, about in reasons.items()
+    ]
+    return "; ".join(words) or OK
 
 
 def selected_tables(study: Study) -> list[Table]:

@@ -64,8 +64,8 @@ SCHEMA = pa.schema(
 
 
 def measured_tables(study: Study) -> list[str]:
-    """The tables of a study that published figures may be about: all others."""
-    return [name for name, table in all_tables().items() if name != TABLE.name and table.selected(study)]
+    """The tables of a study that published figures may be about: all that are not made of other tables."""
+    return [name for name, table in all_tables().items() if not table.derived and table.selected(study)]
 
 
 def sources(study: Study) -> list[str]:
@@ -96,7 +96,7 @@ def read_published(path: Path) -> list[dict[str, str]]:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise InputError(path, "header", expected=",".join(COLUMNS), found=",".join(reader.fieldnames or ()))
         lines = list(reader)
-    tables = [name for name in all_tables() if name != TABLE.name]
+    tables = [name for name, table in all_tables().items() if not table.derived]
     for number, line in enumerate(lines, start=2):
         for field, known in (("table", tables), ("note", NOTES), ("kind", ("", "cpu", "gpu"))):
             if line[field] not in known:
@@ -227,4 +227,5 @@ TABLE = Table(
     build=build,
     units={"difference": "%"},
     decimals={"measured": 2, "published": 2},
+    derived=True,
 )
