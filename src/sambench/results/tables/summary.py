@@ -263,7 +263,7 @@ def _narrow(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for part in HEADLINES:
         names = rows[f"{part}_prompt"].dropna().unique()
         if len(names):
-            notes.append(f"mIoU {part} in % of {names[0]} with half the width of its 95 % interval")
+            notes.append(f"mIoU {part}, %: of {names[0]}, ± half its 95 % interval")
             half = (rows[f"miou_{part}_high"] - rows[f"miou_{part}_low"]) / 2
             shown[f"mIoU {part}"] = [
                 "–" if pd.isna(mean) else f"{mean:.1f}" if pd.isna(width) else f"{mean:.1f} ± {width:.1f}"
