@@ -17,6 +17,7 @@ from sambench.digests import digest
 from sambench.errors import InputError
 from sambench.jobs import Job, mask_selections
 from sambench.results.table import all_tables, selected_tables
+from sambench.status import NO_WEIGHTS
 
 try:
     # Jobs are started with the same files, so that a study has one name everywhere.
@@ -141,6 +142,13 @@ def weights_by_name(variants):
         if study.cards[name].checkpoints
         for found in content(study.cards[name].weights(study.weights_folders), f"variants/{name}")
     ]
+
+
+def missing_weights(wildcards):
+    """One line per variant of the study without weights: how to get them."""
+    cards = [study.cards[name] for name in study["variants"]]
+    folders = study.weights_folders
+    return [f"{card.name}: {card.explain(folders)}" for card in cards if card.availability(folders) == NO_WEIGHTS]
 
 
 def threads_of(wildcards):

@@ -74,6 +74,7 @@ rule overview:
         code=code("overview", *[table.module for table in TABLES if table.page]),
         folder=study_folder,
         tables=OVERVIEW,
+        missing=missing_weights,
     script:
         "../workflow/scripts/overview.py"
 

@@ -193,7 +193,7 @@ def download(
     - `sambench download --list`
     - `sambench download coco_val2017_images coco_annotations mobilesam`
 
-    What was cut off goes on where it ended. `snakemake download` fetches what a study needs.
+    What was cut off goes on where it ended. `snakemake retrieve` fetches what a study needs.
 
     Parameters
     ----------

@@ -400,6 +400,17 @@ class Dataset(Section):
         return self
 
 
+class PackageFile(Section):
+    """A package of Python's index that holds a file of weights."""
+
+    name: Name = Field(description="name of the package")
+    version: Text = Field(description="its version")
+    member: Text = Field(description="the path of the file in it, without the top folder of a source package")
+    sha256: Annotated[str, Field(pattern=SHA256)] = Field(
+        "", description="digest of the package's file or of the member; not given: those of the checkpoint suffice"
+    )
+
+
 class Checkpoint(Section):
     """One file of weights and how to check it: docs/downloads.md."""
 
@@ -413,6 +424,10 @@ class Checkpoint(Section):
     weights_key: str = Field(
         "",
         description="where in the file the weights lie, such as `ema.module`; not given: found by their layout",
+    )
+    package: Maybe[PackageFile] = Field(
+        None,
+        description="a package that holds the same file, taken where the address does not answer; nothing of it is run",
     )
 
 

@@ -37,6 +37,7 @@ HEADINGS = {
     "VariantCard": "variants",
     "DetectorCard": "detectors",
     "Checkpoint": "checkpoints",
+    "PackageFile": "packages",
 }
 NOUNS = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}
 

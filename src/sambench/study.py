@@ -18,6 +18,7 @@ from sambench.variants.cards import Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
 CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")
+PROSE_OF_CHECKPOINTS = ("sha256_source", "package")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class Study:
     def card(self, variant: str) -> dict[str, Any]:
         """The part of a variant's card that decides what it computes."""
         card = self.cards[variant]
-        return {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
+        fields = {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
+        files = [{key: file[key] for key in file if key not in PROSE_OF_CHECKPOINTS} for file in card.checkpoints]
+        return fields | ({"checkpoints": files} if files else {})
 
     def builder_modules(self, variant: str) -> list[str]:
         """The module with the builder of a variant, none when it has no public code."""

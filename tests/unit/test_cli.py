@@ -34,7 +34,8 @@ def test_variants_lists_all_and_says_what_is_missing(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     for name in ("box_fill", "sam_vit_b", "sam2.1_hiera_tiny", "fastsam_s", "lite_sam"):
         assert f"\n{name} " in text
-    assert f"sam_vit_b: put sam_vit_b_01ec64.pth into {tmp_path}" in text
+    assert "sam_vit_b: `sambench download sam_vit_b` brings the weights" in text
+    assert f"or put sam_vit_b_01ec64.pth into {tmp_path} (from https://" in text
     assert "no weights" in text and "not available" in text
 
 

@@ -892,7 +892,10 @@ def test_names_mean_rows_kinds_and_variants(tmp_path: Path) -> None:
 def test_what_a_study_needs() -> None:
     config = read_registries()
     reference = retrievals(read_study(config))
-    assert [(key, item.wanted) for key, item in reference.items()] == [("variants/sam_vit_h", False)], "only counted"
+    assert [(key, item.wanted) for key, item in reference.items()] == [
+        ("variants/mobilesam", True),
+        ("variants/sam_vit_h", False),  # only counted
+    ]
     config["datasets"] = {
         **config["datasets"],
         "scenes": {**config["datasets"]["scenes"], "downloads": ["lvis_v1_val"]},

@@ -85,7 +85,9 @@ class Detector(Card):
         """One line on what is missing and how to get it; empty when the boxes can be had."""
         state = self.state(dataset, folders)
         if state == NO_BOXES:
-            return f"put the published boxes at {self.published[dataset]} (`snakemake download` brings what is public)"
+            return (
+                f"put the published boxes at {self.published[dataset]} (`sambench download boxes` has the public ones)"
+            )
         if state == NOT_AVAILABLE and not self.reason:
             return f"name a file of results in the COCO format under detectors.{self.name}.published.{dataset}"
         return self.explain(folders)

@@ -50,8 +50,26 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in track(files, len(files), f"unpacking {archive.name}"):
                 _write(archive, member, folder)
     except _DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise _refusal(archive, "an archive that can be unpacked", reason) from None
+        raise _damaged(archive, error) from None
+
+
+def extract(archive: Path, member: str, file: Path) -> None:
+    """Write one file of a zip or tar archive to `file`. member: its path, without the archive's top folder or with it.
+
+    Raises InputError for a damaged archive, one that does not hold the file once, and a disk that is too small.
+    """
+    try:
+        with _members(archive) as members:
+            found = [item for item in members if member in (item.name, item.name.partition("/")[2])]
+            if len(found) != 1 or found[0].kind != "file":
+                raise _refusal(archive, f"the file {member} in it", f"{len(found)} of that name")
+            check_space(file.parent, found[0].size)
+            stream = found[0].open()
+            assert stream is not None
+            with stream, file.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+    except _DAMAGE as error:
+        raise _damaged(archive, error) from None
 
 
 @contextmanager
@@ -101,6 +119,11 @@ def _write(archive: Path, member: _Member, folder: Path) -> None:
             shutil.copyfileobj(stream, file, 1 << 20)
     except (FileExistsError, NotADirectoryError):
         raise _refusal(archive, "every path once", repr(member.name)) from None
+
+
+def _damaged(archive: Path, error: Exception) -> InputError:
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+    return _refusal(archive, "an archive that can be unpacked", reason)
 
 
 def _refusal(archive: Path, expected: str, found: str) -> InputError:

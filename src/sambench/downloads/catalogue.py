@@ -29,6 +29,20 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
+class Package:
+    """A package of Python's index that holds a file.
+
+    member: the path of the file in it, without the top folder of a source package. sha256: of the file of the package,
+    or of the member; empty when the digests of the download suffice.
+    """
+
+    name: str
+    version: str
+    member: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Download:
     """A file to fetch, what is known to check it by, and where it belongs.
 
@@ -37,6 +51,7 @@ class Download:
         git_blob is what `git hash-object` gives, for files that are kept in a git repository.
     unpack: the path in the archive that `target` stands for; empty for a file that stays as it is.
     target: where the study looks for it, relative to the working directory.
+    package: a package that holds the same file, for where no address answers.
     """
 
     name: str
@@ -51,6 +66,13 @@ class Download:
     licence: str = ""
     unpack: str = ""
     note: str = ""
+    package: Package | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for a message; empty when nobody knows."""
+        packages = [f"the package {self.package.name} {self.package.version}"] if self.package else []
+        return " or ".join([*self.urls[:1], *packages])
 
     @property
     def digest(self) -> str:
@@ -156,6 +178,7 @@ def from_checkpoints(
         target = next((folder / file for folder in folders if (folder / file).is_file()), folders[0] / file)
         facts = {name: checkpoint[name] for name in ("bytes", *_DIGESTS) if name in checkpoint}
         archive = {"file": served, "unpack": file} if packed else {"file": PurePosixPath(file).name}
+        package = Package(**checkpoint["package"]) if checkpoint.get("package") else None
         items.append(
             Download(
                 name=file.replace("/", "."),
@@ -163,11 +186,17 @@ def from_checkpoints(
                 urls=[url] if url else [],
                 target=target,
                 licence=licence,
+                package=package,
                 **facts,
                 **archive,
             )
         )
     return items
+
+
+def fetchable(checkpoints: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether somebody is known to serve one of a card's checkpoints."""
+    return any(checkpoint.get("url") or checkpoint.get("package") for checkpoint in checkpoints)
 
 
 def from_card(card: Card, folders: Sequence[Path]) -> list[Download]:
@@ -225,7 +254,7 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
     counted = [settings.efficiency.reference] if "efficiency" in study["measures"] else []
     for name in dict.fromkeys([*variants, *counted]):
         card, wanted = study.cards[name], judged and name in variants
-        if card.builder and any(checkpoint.get("url") for checkpoint in card.checkpoints):
+        if card.builder and fetchable(card.checkpoints):
             items.append(Retrieval("variants", name, checkpoints=card.checkpoints, wanted=wanted))
     detectors = read_detectors(study.plain["detectors"])
     published = {item.target: item.name for item in read_table().values() if item.kind == "boxes"}
@@ -233,7 +262,7 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
         files = [detector.result_file(dataset) for dataset in study["datasets"]]
         names = [published[file] for file in files if file in published]
         runs = bool(detector.builder) and not all(files)
-        checkpoints = detector.checkpoints if runs and any(c.get("url") for c in detector.checkpoints) else ()
+        checkpoints = detector.checkpoints if runs and fetchable(detector.checkpoints) else ()
         if names or checkpoints:
             items.append(Retrieval("detectors", detector.name, names, checkpoints))
     return {f"{item.kind}/{item.name}": item for item in items}

@@ -119,17 +119,26 @@ class Store:
             raise InputError(item.name, expected=item.facts(), found="no file, and this is offline", remedy=where)
         part = file.with_name(file.name + ".part")
         refusals = []
-        for url in item.urls:
+        for number, url in enumerate(item.urls, 1):
+            last = number == len(item.urls) and item.package is None
             try:
                 address, headers, known = hub.resolve(url, item) if hub.serves(url) else (url, {}, item)
-                receive(address, known, part, self.policy, headers)
+                receive(address, known, part, self.policy if last else self.policy.with_alternative(), headers)
             except TransferError as refusal:
                 refusals.append(f"{refusal} at {url}")
                 continue
-            with part.open("rb") as whole:
-                os.fsync(whole.fileno())
-            part.replace(file)
+            _finish(part, file)
             return url, known
+        if item.package:
+            from sambench.downloads.packages import receive_member
+
+            try:
+                source = receive_member(item, part, self.policy)
+            except TransferError as refusal:
+                refusals.append(str(refusal))
+            else:
+                _finish(part, file)
+                return source, item
         found = "; ".join(refusals) or "no public address"
         raise InputError(item.name, expected=item.facts(), found=found, remedy=f"try again later, or {where}")
 
@@ -160,6 +169,13 @@ class Store:
         temporary.replace(target)
 
 
+def _finish(part: Path, file: Path) -> None:
+    """Give a whole file its name once it is on the disk."""
+    with part.open("rb") as whole:
+        os.fsync(whole.fileno())
+    part.replace(file)
+
+
 @contextmanager
 def _alone(lock: Path, name: str) -> Iterator[None]:
     """Hold a lock that the end of the process frees, however it ends."""
@@ -185,7 +201,7 @@ def download_all(items: Iterable[Download], store: Store) -> None:
     absent = [item for item in missing if not store.has(item) and not store.waits(item)]
     if store.offline and absent:
         for item in absent:
-            source = f"from {item.urls[0]}" if item.urls else "which has no public address"
+            source = f"from {item.source}" if item.source else "which has no public address"
             print(f"{item.name}: {item.file}, {item.facts()}, {source}: put it at {store.entry(item) / item.file}")
         found = f"offline, and {len(absent)} of them missing"
         raise InputError("downloads", expected="the files above", found=found, remedy="put them there and run again")

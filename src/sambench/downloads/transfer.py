@@ -7,9 +7,10 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -18,6 +19,8 @@ from sambench.downloads.catalogue import Download
 from sambench.downloads.meter import Meter, metered
 from sambench.errors import InputError
 
+# Who raises these has not seen the server.
+UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 # Answers that may be another one in a moment; every other one from 400 on is final.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
@@ -26,12 +29,18 @@ LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
 @dataclass(frozen=True)
 class RetryPolicy:
     """connect, read: seconds without an answer or a byte. attempts: how many in a row may bring no new byte.
-    pause: seconds before the second attempt, twice as long before each further one."""
+    pause: seconds before the second attempt, twice as long before each further one. connections: how many in a row may
+    not reach the server at all."""
 
     connect: float = 20.0
     read: float = 60.0
     attempts: int = 5
     pause: float = 1.0
+    connections: int = 5
+
+    def with_alternative(self) -> RetryPolicy:
+        """For an address that need not be waited for, since another one has the same file."""
+        return replace(self, connections=1)
 
 
 class TransferError(Exception):
@@ -47,19 +56,27 @@ class TransferInterrupted(Exception):
 
 
 def receive(
-    url: str, item: Download, part: Path, policy: RetryPolicy, headers: Mapping[str, str] | None = None
+    url: str,
+    item: Download,
+    part: Path,
+    policy: RetryPolicy,
+    headers: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Fetch `url` into `part`, whose content counts as the beginning of the file, until it is whole and right.
 
     When the whole is wrong and its beginning came from another attempt, everything is fetched once more: a server
-    may have changed the file in between. What is wrong after that is deleted.
+    may have changed the file in between. What is wrong after that is deleted. options: further arguments of
+    httpx2.Client, such as `auth`.
 
     Raises TransferError when the address does not give the file that `item` describes.
     """
     timeout = httpx2.Timeout(policy.read, connect=policy.connect)
     agent = {"User-Agent": f"sambench/{sambench.__version__}", "Accept-Encoding": "identity"}
     with (
-        httpx2.Client(timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent) as client,
+        httpx2.Client(
+            timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent, **(options or {})
+        ) as client,
         metered(item.file) as meter,
     ):
         for chance in (1, 2):
@@ -91,7 +108,8 @@ def _persist(attempt: Callable[[], None], part: Path, policy: RetryPolicy) -> No
         except (httpx2.TransportError, TransferInterrupted) as error:
             failures = 0 if size(part) > longest else failures + 1
             longest = max(longest, size(part))
-            if failures >= policy.attempts:
+            limit = min(policy.connections, policy.attempts) if isinstance(error, UNREACHED) else policy.attempts
+            if failures >= limit:
                 raise TransferError(f"{_describe(error)}, {failures} times") from None
             wait = error.wait if isinstance(error, TransferInterrupted) else 0.0
             time.sleep(min(max(wait, policy.pause * 2 ** max(failures - 1, 0)), LONGEST_PAUSE))

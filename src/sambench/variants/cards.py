@@ -40,8 +40,8 @@ class Card:
     builder: `module:function` that takes (runtime, **arguments) and returns a Variant with random weights; empty
         when there is no public code.
     module: a package that the builder needs beyond sambench's own requirements, and `extra`, the extra that brings it.
-    checkpoints: the files to load, in order: file, url, bytes, sha256, git_blob, sha256_source, and weights_key, which
-        says where in the file the weights to take are.
+    checkpoints: the files to load, in order: file, url, bytes, sha256, git_blob, sha256_source, package (a Python
+        package that holds the file too), and weights_key, which says where in the file the weights to take are.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
@@ -149,10 +149,17 @@ class Card:
         if state == NO_DEVICE and runtime is not None:
             return f"{runtime.missing_device()}; choose a runtime with device auto or cpu"
         if state == NO_WEIGHTS:
-            files = ", ".join(c["file"] for c in self.checkpoints)
-            sources = ", ".join(c.get("url") or "no public address" for c in self.checkpoints)
-            return f"put {files} into {' or '.join(str(f) for f in folders)} (from {sources})"
+            return self._how_to_get_weights(folders)
         return ""
+
+    def _how_to_get_weights(self, folders: Iterable[Path]) -> str:
+        files = ", ".join(checkpoint["file"] for checkpoint in self.checkpoints)
+        by_hand = f"put {files} into {' or '.join(str(folder) for folder in folders)}"
+        urls = [checkpoint["url"] for checkpoint in self.checkpoints if checkpoint.get("url")]
+        if not (urls or any(checkpoint.get("package") for checkpoint in self.checkpoints)):
+            return f"{by_hand} (no public address is known)"
+        source = f" (from {', '.join(urls)})" if urls else ""
+        return f"`sambench download {self.name}` brings the weights; or {by_hand}{source}"
 
 
 def has_compiler() -> bool:
