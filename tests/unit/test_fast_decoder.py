@@ -201,10 +201,34 @@ def test_parts_are_drawn_as_the_whole(name: str) -> None:
     assert "logits" not in vars(fast) or name == "sam2"
 
 
+@pytest.mark.parametrize("input_size", [(28, 96), (64, 30)])
+@pytest.mark.parametrize("name", ["sam", "nanosam", "sam_hq"])
+def test_padding_is_not_drawn(name: str, input_size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide and a high photo in a frame of 64 x 96: what the image shows is as in the whole, the rest is nothing."""
+    monkeypatch.setattr("sambench.variants.base.MARGIN", 1)
+    height, width = input_size
+    upsampling = Upsampling((height - 5, width - 5), (64, 96), input_size)
+    if name == "nanosam":  # cuts its map before it enlarges it
+        upsampling = Upsampling((height - 5, width - 5), None, (height // 4, width // 4))
+    monkeypatch.setattr(SamVariant, "upsampling", lambda self, features: upsampling)
+    monkeypatch.setattr(NanoSamVariant, "upsampling", lambda self, features: upsampling)
+    fast, _ = both(name, PROMPTS["box"])
+    prompts, tokens = torch.tensor([0, 0, 3]), torch.tensor([1, 2, 0])
+    some, whole = fast.at(prompts, tokens), fast.logits[prompts, tokens]
+    rows, columns = upsampling.read(whole.shape[1:])
+    assert (rows, columns) != whole.shape[1:]
+    atol = 1e-5 * float(whole.abs().max())
+    torch.testing.assert_close(some[:, :rows, :columns], whole[:, :rows, :columns], rtol=0, atol=atol)
+    torch.testing.assert_close(upsampling.logits(some), upsampling.logits(whole), rtol=0, atol=atol)
+    assert some.shape == whole.shape
+    assert not some[:, -1, -1].any()
+    assert whole[:, -1, -1].all()
+
+
 def test_a_mask_that_nobody_asks_for_is_not_drawn() -> None:
     drawn: list[tuple[int, int]] = []
 
-    def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor, whole: bool) -> torch.Tensor:
         drawn.append((tokens.shape[0], tokens.shape[1]))
         assert isinstance(prompts, slice) or len(prompts) == len(tokens)
         return tokens[..., None, None].float()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils import amg
+from torchvision.ops import batched_nms
 
 from sambench.errors import InputError
 from sambench.evaluate import filters, samplers
@@ -118,6 +119,22 @@ def test_crops_are_the_official_ones(height: int, width: int, layers: int) -> No
     assert samplers.crop_boxes(height, width, layers, 512 / 1500) == [
         (depth, tuple(box)) for depth, box in zip(depths, boxes, strict=True)
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "scores", "side"), [(0, 1, 9), (1, 1, 9), (300, 8, 12), (900, 10**6, 900), (1500, 10**6, 60)]
+)
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 1.0])
+def test_suppression_is_that_of_torchvision(count: int, scores: int, side: int, threshold: float) -> None:
+    """Ties of scores, overlaps equal to the threshold, and boxes of no area included."""
+    random = np.random.default_rng(count)
+    corners = random.integers(0, side, (count, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    confidence = (random.permutation(max(count, scores))[:count] % scores / scores).astype(np.float32)
+    expected = batched_nms(
+        torch.from_numpy(boxes).float(), torch.from_numpy(confidence), torch.zeros(count), threshold
+    ).numpy()
+    np.testing.assert_array_equal(filters.suppress(boxes, confidence, threshold), expected)
 
 
 @pytest.mark.parametrize("density", [0.02, 0.4, 0.6, 0.98])

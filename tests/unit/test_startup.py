@@ -14,7 +14,10 @@ from sambench.variants.deferred import DeferredPackage, defer
 
 JOB = """
 import sys
+import numpy as np
 import sambench.evaluate.detections, sambench.evaluate.segevery, sambench.records
+from sambench.evaluate.filters import suppress
+suppress(np.array([[0, 0, 4, 4], [0, 0, 4, 5]]), np.array([0.5, 0.6]), 0.7)
 from sambench.config import read_registries
 from sambench.variants.base import Runtime
 from sambench.variants.cards import read_cards

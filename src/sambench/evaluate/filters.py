@@ -154,10 +154,10 @@ def select(
     kept: list[int] = []
     runs: list[RLEMask] = []
     stability: list[float] = []
+    with trace.measure("decode", within="postprocess"):  # a fast decoder draws what is asked for, prompt by prompt
+        drawn = candidates.at(prompt, tokens[prompt, column])
     for start in range(0, len(prompt), step):
-        p, c = prompt[start : start + step], column[start : start + step]
-        with trace.measure("decode", within="postprocess"):  # a fast decoder draws what is asked for
-            low = candidates.at(p, tokens[p, c])
+        low = drawn[start : start + step]
         for row, value, mask, confident in _stable(low, upsampling, settings, covered is not None):
             trace.left["stability"] += 1
             run = run_lengths(mask)
@@ -270,19 +270,26 @@ def no_masks(coordinates: int) -> Masks:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Rows that non-maximum suppression keeps, best score first, by the function that the official generators call.
+    """Rows that non-maximum suppression keeps, best score first and of equals the first, as torchvision's does in the
+    official generators: areas and overlaps are float32, and a box of no area overlaps nothing.
 
-    A score that is NaN counts as 1: such masks are all equally good.
+    boxes: (K, 4) x0, y0, x1, y1. A score that is NaN counts as 1: such masks are all equally good.
     """
-    from torchvision.ops import batched_nms  # here: torchvision imports torch._dynamo, which takes seconds
-
-    kept = batched_nms(
-        torch.from_numpy(boxes).float(),
-        torch.from_numpy(np.nan_to_num(scores, nan=1.0)),
-        torch.zeros(len(boxes)),
-        threshold,
-    )
-    return kept.numpy()
+    # Our own, since torchvision imports torch._dynamo, which takes seconds and nothing here needs.
+    corners = boxes.astype(np.float32).reshape(-1, 2, 2)
+    sides = corners[:, 1] - corners[:, 0]
+    areas = sides[:, 0] * sides[:, 1]
+    left = np.argsort(-np.nan_to_num(scores, nan=1.0), kind="stable")
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        high = np.minimum(corners[best, 1], corners[left, 1])
+        shared = np.maximum(high - np.maximum(corners[best, 0], corners[left, 0]), 0).prod(axis=1)
+        with np.errstate(invalid="ignore"):
+            overlaps = shared / (areas[best] + areas[left] - shared)
+        left = left[~(overlaps > np.float64(threshold))]
+    return np.array(kept, dtype=np.int64)
 
 
 def without_small_regions(masks: Masks, size: tuple[int, int], min_area: int, threshold: float) -> Masks:

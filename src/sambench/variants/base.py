@@ -171,18 +171,31 @@ class Upsampling:
     threshold: float = 0.0
     inclusive: bool = False
 
+    def read(self, shape: Sequence[int]) -> tuple[int, int]:
+        """How many rows and columns of (h, w) logits the image depends on: what the crop shows, and what its kernel
+        reaches. The rest is padding, whatever its values.
+        """
+        height, width = shape
+        if self.crop is None:
+            return height, width
+        if self.frame is None:
+            return min(height, self.crop[0]), min(width, self.crop[1])
+        times, rest = divmod(self.frame[0], height)
+        if rest or self.frame[1] != times * width:
+            return height, width
+        rows, columns = (math.ceil(side / times) + MARGIN for side in self.crop)
+        return min(height, rows), min(width, columns)
+
     def logits(self, low: torch.Tensor) -> torch.Tensor:
         """(N, h, w) logits -> (N, H, W) float32 logits at the size of the image."""
         import torch.nn.functional as F
 
         x = low[:, None].float()
         if self.frame is not None and x.shape[-2:] != self.frame:
-            times, rest = divmod(self.frame[0], x.shape[-2])
-            whole = x.is_meta  # where operations are counted, as published
-            if self.crop is not None and not rest and not whole and self.frame[1] == times * x.shape[-1]:
-                # Only cells that the crop shows, and what their kernel reaches: the same pixels to the bit, a third
-                # less work for a photo in a square frame.
-                rows, columns = (math.ceil(side / times) + MARGIN for side in self.crop)
+            rows, columns = self.read(x.shape[-2:])
+            if (rows, columns) != x.shape[-2:] and not x.is_meta:  # where operations are counted, as published
+                # The same pixels to the bit, a third less work for a photo in a square frame.
+                times = self.frame[0] // x.shape[-2]
                 x = F.interpolate(x[..., :rows, :columns], scale_factor=times, mode=self.mode, align_corners=False)
             else:
                 x = F.interpolate(x, self.frame, mode=self.mode, align_corners=False)

@@ -140,7 +140,7 @@ class EfficientSamVariant(StretchVariant):
         single = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
         upsampling = Upsampling(size=features.original_size, mode="bicubic", inclusive=True)
         if self.fast:
-            draw, scores = self.draw(features, sparse)
+            draw, scores = self.draw(features, sparse, upsampling)
             return DrawnCandidates(draw, scores, MULTIMASK, single, upsampling)
         embedding = features.maps["image_embedding"]
         logits, scores = self.module.mask_decoder.predict_masks(
@@ -155,13 +155,13 @@ class EfficientSamVariant(StretchVariant):
         """(1, 256, 64, 64) positional encoding of the image embedding."""
         return self.module.prompt_encoder.get_dense_pe().to(self.dtype)
 
-    def draw(self, features: Features, sparse: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+    def draw(self, features: Features, sparse: torch.Tensor, upsampling: Upsampling) -> tuple[Draw, torch.Tensor]:
         """What draws the logits (see DrawnCandidates), and the scores (N, 4)."""
         parts = parts_of(self.module.mask_decoder)
         embedding = features.maps["image_embedding"]
         cells = features.once("cells", lambda: lay_out(parts, embedding, self.positions(), share=True))
         values, weights, scores = decode(parts, cells, sparse)
-        return draw_masks(enlarger(parts, cells.grid), values, weights), scores
+        return draw_masks(enlarger(parts, cells.grid), values, weights, upsampling), scores
 
 
 def build_efficient_sam(runtime: Runtime, size: str) -> EfficientSamVariant:

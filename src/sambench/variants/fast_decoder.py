@@ -18,7 +18,7 @@ All of it is exact algebra: results differ by the rounding of sums in another or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -295,6 +295,25 @@ class Enlarger:
     add2: torch.Tensor
     grid: tuple[int, int]
 
+    def shown(self, upsampling: Upsampling, margin: int = 0) -> tuple[int, int]:
+        """The rows and columns of cells that the image depends on, with a margin of pixels.
+
+        Most photos leave a quarter of SAM's square frame empty. All, where a norm takes in all pixels, or where maps of
+        higher resolution are added: their families fill the square.
+        """
+        height, width = self.grid
+        if isinstance(self.norm, nn.GroupNorm) or self.add1.ndim > 1:
+            return self.grid
+        rows, columns = upsampling.read((4 * height, 4 * width))
+        return min(-(-(rows + margin) // 4), height), min(-(-(columns + margin) // 4), width)
+
+    def within(self, shown: tuple[int, int], cells: torch.Tensor) -> tuple[Enlarger, torch.Tensor]:
+        """What enlarges the cells of these rows and columns, and they themselves, of all cells (N, L, C)."""
+        if shown == self.grid:
+            return self, cells
+        kept = cells.unflatten(1, self.grid)[:, : shown[0], : shown[1]].flatten(1, 2)
+        return replace(self, grid=shown), kept
+
     def features(self, cells: torch.Tensor) -> torch.Tensor:
         """(N, L, C) -> (N, last, 4h, 4w), channels last in memory."""
         (height, width), last = self.grid, self.second.shape[1] // 4
@@ -378,17 +397,32 @@ def decode(parts: Parts, cells: Cells, sparse: torch.Tensor) -> tuple[torch.Tens
     return values, weights, parts.score(found[:, 0]).float()
 
 
-# (prompts, tokens (n, m) int64) -> logits (n, m, h, w); prompts are (n,) int64, or slice(None) for all.
-Draw = Callable[[slice | torch.Tensor, torch.Tensor], torch.Tensor]
+# (prompts, tokens (n, m) int64, whole) -> logits (n, m, h, w); prompts are (n,) int64, or slice(None) for all.
+# Unless the `whole` is wanted, padding, which no image depends on (Upsampling.read), may have zeros for logits.
+Draw = Callable[[slice | torch.Tensor, torch.Tensor, bool], torch.Tensor]
 
 
-def draw_masks(enlarge: Enlarger, cells: torch.Tensor, weights: torch.Tensor) -> Draw:
+def draw_masks(enlarge: Enlarger, cells: torch.Tensor, weights: torch.Tensor, upsampling: Upsampling) -> Draw:
     """Draws dot products of enlarged cells (N, L, C) and the vectors of the mask tokens (N, M, last)."""
+    shown = enlarge.shown(upsampling)
 
-    def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return enlarge.masks(cells[prompts], chosen(weights, prompts, tokens))
+    def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor, whole: bool) -> torch.Tensor:
+        part, some = (enlarge, cells[prompts]) if whole else enlarge.within(shown, cells[prompts])
+        return padded(part.masks(some, chosen(weights, prompts, tokens)), enlarge.grid)
 
     return draw
+
+
+def padded(drawn: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Masks (N, M, h, w) of the first rows and columns -> of all of a grid of cells, with zeros for the others."""
+    height, width = (4 * cells - pixels for cells, pixels in zip(grid, drawn.shape[-2:], strict=True))
+    return F.pad(drawn, (0, width, 0, height)) if height or width else drawn
+
+
+def unshown(drawn: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Masks (N, M, h, w) of the first rows and columns, with zeros where the others of a grid of cells would be."""
+    missing = [4 * cells - pixels for cells, pixels in zip(grid, drawn.shape[-2:], strict=True)]
+    return F.pad(drawn, (0, missing[1], 0, missing[0])) if any(missing) else drawn
 
 
 class DrawnCandidates(MaskCandidates):
@@ -417,7 +451,7 @@ class DrawnCandidates(MaskCandidates):
     @torch.inference_mode()
     def logits(self) -> torch.Tensor:
         n, count = self.scores.shape
-        return self.draw(slice(None), torch.arange(count, device=self.scores.device).expand(n, -1))
+        return self.draw(slice(None), torch.arange(count, device=self.scores.device).expand(n, -1), True)
 
     @cached_property
     @torch.inference_mode()
@@ -429,7 +463,7 @@ class DrawnCandidates(MaskCandidates):
         if "logits" in self.__dict__:
             return super().take(tokens)
         column = tokens.to(self.scores.device)[:, None]
-        return self.draw(slice(None), column)[:, 0], self.scores.gather(1, column)[:, 0]
+        return self.draw(slice(None), column, False)[:, 0], self.scores.gather(1, column)[:, 0]
 
     @torch.inference_mode()
     def at(self, prompts: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -438,9 +472,9 @@ class DrawnCandidates(MaskCandidates):
         rows, place = prompts.unique(return_inverse=True)
         device = self.scores.device
         if len(rows) == len(prompts):
-            return self.draw(prompts.to(device), tokens.to(device)[:, None])[:, 0]
+            return self.draw(prompts.to(device), tokens.to(device)[:, None], False)[:, 0]
         every = torch.arange(self.scores.shape[1], device=device).expand(len(rows), -1)
-        return self.draw(rows.to(device), every)[place.to(device), tokens.to(device)]
+        return self.draw(rows.to(device), every, False)[place.to(device), tokens.to(device)]
 
 
 def chosen(weights: torch.Tensor, prompts: slice | torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

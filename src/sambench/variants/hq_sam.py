@@ -19,10 +19,11 @@ from torch import nn
 
 from sambench.variants.base import Features, Runtime
 from sambench.variants.encoders.tiny_vit import TINY_VIT_DEAD_KEYS, TINY_VIT_RENAMES, TinyViTEncoder
-from sambench.variants.fast_decoder import Draw, chosen, decode, enlarger, parts_of
+from sambench.variants.fast_decoder import Draw, chosen, decode, enlarger, padded, parts_of
 from sambench.variants.neural import renamer
 from sambench.variants.sam import VITS, SamVariant, sam_vit
 
+CONVOLVED = 2  # pixels that the two convolutions of the high-quality features look aside
 LIGHT_RENAMES = [
     *TINY_VIT_RENAMES,
     (r"^image_encoder\.backbone\.stages\.2\.downsample\.", "image_encoder.early."),
@@ -180,14 +181,17 @@ class HqSamVariant(SamVariant):
         cells = self.cells(features, features.maps["features"], parts, dense)
         values, weights, scores = decode(parts, cells, sparse)
         enlarge, hq_features = enlarger(parts, cells.grid), features.maps["hq_features"]
+        shown = enlarge.shown(self.upsampling(features), CONVOLVED)
 
-        def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-            enlarged = enlarge.features(values[prompts])
-            hq_masks = decoder.hq_masks(enlarged, hq_features, weights[prompts, -1])
+        def draw(prompts: slice | torch.Tensor, tokens: torch.Tensor, whole: bool) -> torch.Tensor:
+            part, some = (enlarge, values[prompts]) if whole else enlarge.within(shown, values[prompts])
+            enlarged = part.features(some)
+            height, width = enlarged.shape[-2:]
+            hq_masks = decoder.hq_masks(enlarged, hq_features[..., :height, :width], weights[prompts, -1])
             if hq_only:
-                return hq_masks.expand(-1, tokens.shape[1], -1, -1)
+                return padded(hq_masks.expand(-1, tokens.shape[1], -1, -1), enlarge.grid)
             masks = chosen(weights, prompts, tokens) @ enlarged.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-            return masks.view_as(hq_masks.expand(-1, tokens.shape[1], -1, -1)) + hq_masks
+            return padded(masks.unflatten(2, (height, width)) + hq_masks, enlarge.grid)
 
         return draw, scores
 

@@ -210,7 +210,7 @@ class SamVariant(NeuralVariant):
         parts = parts_of(self.module.mask_decoder)
         cells = self.cells(features, features.maps["image_embedding"], parts, dense)
         values, weights, scores = decode(parts, cells, sparse)
-        return draw_masks(enlarger(parts, cells.grid), values, weights), scores
+        return draw_masks(enlarger(parts, cells.grid), values, weights, self.upsampling(features)), scores
 
     def cells(self, features: Features, embedding: torch.Tensor, parts: Parts, dense: torch.Tensor) -> Cells:
         """The image as the fast decoder wants it, (1, 256, h, w) with what every prompt without a mask adds to it."""

@@ -244,7 +244,7 @@ class Sam2Variant(StretchVariant):
         sparse, dense = sparse.to(self.dtype), dense.to(self.dtype)
         upsampling = Upsampling(size=features.original_size)
         if self.fast:
-            draw, scores = self.draw(features, sparse.flatten(0, 1), dense, share=masks is None)
+            draw, scores = self.draw(features, sparse.flatten(0, 1), dense, upsampling, share=masks is None)
             return DrawnCandidates(draw, scores, MULTIMASK, single_of, upsampling)
         logits, scores, *_ = self.module.mask_decoder(
             image_embeddings=features.maps["image_embed"].expand(images, -1, -1, -1),
@@ -262,7 +262,7 @@ class Sam2Variant(StretchVariant):
         return self.module.image_positions().to(self.dtype)
 
     def draw(
-        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor, *, share: bool
+        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor, upsampling: Upsampling, *, share: bool
     ) -> tuple[Draw, torch.Tensor]:
         """What draws the logits (see DrawnCandidates), and the scores (N, 4): the fast decoder.
 
@@ -276,7 +276,7 @@ class Sam2Variant(StretchVariant):
         cells = features.once("cells", make) if share else make()
         enlarge = features.once("enlarger", lambda: enlarger(parts, cells.grid, self.finer(features)))
         values, weights, scores = decode(parts, cells, sparse)
-        return draw_masks(enlarge, values, weights), scores
+        return draw_masks(enlarge, values, weights, upsampling), scores
 
     def finer(self, features: Features) -> Sequence[torch.Tensor]:
         """The maps that are added while the mask is enlarged, in that order; nothing where they are nothing."""
