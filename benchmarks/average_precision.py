@@ -26,7 +26,8 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sambench.evaluate.average_precision import LVIS, Evaluator
+from sambench.evaluate.average_precision import Evaluator
+from sambench.evaluate.rules import LVIS
 from sambench.script import command
 
 SIZE = (480, 640)  # height, width

@@ -30,6 +30,7 @@ FETCH = study.settings.download and not default_offline()
 RESULTS = study.results  # what studies share
 FOLDER = study.folder  # what belongs to this one
 SCENES = f"{RESULTS}/datasets/scenes/source"
+PRECISION = study.settings.average_precision
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"

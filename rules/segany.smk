@@ -36,6 +36,7 @@ rule segany_shard:
         weights=weights_of,
         selections=study["selections"],
         detectors=boxes_of,
+        keep_unjudged=lambda wildcards: bool(boxes_of(wildcards)) and PRECISION.keep_unjudged,
     script:
         "../workflow/scripts/segany.py"
 

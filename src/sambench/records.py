@@ -12,6 +12,7 @@ IMAGES = pa.schema(
         pa.field("path", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("judged_category_ids", pa.list_(pa.int64())),
     ]
 )
 # x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width. frequency: of the

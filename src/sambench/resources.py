@@ -56,8 +56,9 @@ COMPILING_SECONDS = 600.0
 PROMPT_SECONDS = {"gpu": 0.002, "cpu": 0.1}  # decode, enlarge and score one prompt; 0.05-0.1 s measured on a CPU
 # Baselines, one core, measured on 146 COCO images (docs/cluster.md); others as the first.
 BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 0.1}
-# Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores.
-INSTANCES, DETECTIONS, LVIS_DETECTIONS = 10, 100, 300
+# Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores. Of
+# those of LVIS a quarter is judged at most, as far as we know (docs/detectors.md).
+INSTANCES, DETECTIONS, LVIS_DETECTIONS, LVIS_JUDGED = 10, 100, 300, 75
 
 
 # Stages whose jobs differ so much that each is estimated.
@@ -143,7 +144,8 @@ def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int
     for name in study.settings.prompt_groups[group]:
         kind, _, count = name.partition("_")
         if name in study.settings.detectors:
-            total += LVIS_DETECTIONS if dataset.startswith("lvis") else DETECTIONS
+            of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
+            total += of_lvis if dataset.startswith("lvis") else DETECTIONS
         elif name.endswith("box") or "point" in card.prompts:
             total += INSTANCES * (int(count) if kind == "click" else 1)
     return total

@@ -215,6 +215,11 @@ class AveragePrecision(Section):
     """How masks from the boxes of detectors are scored."""
 
     class_agnostic: bool = Field(description="`true`: the category of a mask need not be right")
+    keep_unjudged: bool = Field(
+        False,
+        description="`true`: all boxes are decoded, for a full export of the masks; `false`: only those that the rules "
+        "of the dataset judge, with the same AP (LVIS: of categories that are known to be in the image or not)",
+    )
 
 
 class GeneratorSettings(Section):

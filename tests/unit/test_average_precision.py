@@ -20,8 +20,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO as CocoApi
 from pycocotools.cocoeval import COCOeval
 
-from sambench.evaluate.average_precision import BBOX, COCO, LVIS, SEGM, Evaluator, Rules, Scores
+from sambench.evaluate.average_precision import BBOX, SEGM, Evaluator, Scores
 from sambench.evaluate.judged import judged
+from sambench.evaluate.rules import COCO, LVIS, Rules
 from sambench.evaluate.score import Truth
 
 pytestmark = [
@@ -222,13 +223,14 @@ def without_unjudged(document: Dataset, results: Results, rules: Rules, class_ag
 def test_boxes_that_are_not_judged_change_nothing(rules: Rules, class_agnostic: bool, detections: int | None) -> None:
     document, results = adversarial(11, images=3 if detections else 10, detections=detections)
     kept = without_unjudged(document, results, rules, class_agnostic)
+    by_category = without_unjudged(document, results, rules, class_agnostic=False)
     if rules is LVIS or detections:
         assert len(kept) < len(results)
     for iou_type in (BBOX, SEGM):
-        assert_identical(
-            ours(document, kept, iou_type, rules, class_agnostic),
-            ours(document, results, iou_type, rules, class_agnostic),
-        )
+        whole = ours(document, results, iou_type, rules, class_agnostic)
+        assert_identical(ours(document, kept, iou_type, rules, class_agnostic), whole)
+        # What is decoded must do for both.
+        assert_identical(ours(document, by_category, iou_type, rules, class_agnostic), whole)
 
 
 @pytest.mark.parametrize("iou_type", [BBOX, SEGM])

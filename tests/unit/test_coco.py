@@ -170,6 +170,19 @@ def test_lvis_images_are_found_by_their_url(images: Path) -> None:
     assert index.images.path.tolist() == [str(images.parent / "images" / f"{i}.png") for i in (1, 2)]
 
 
+def test_what_lvis_judges_in_an_image_is_kept_also_where_no_instance_is(images: Path) -> None:
+    """Annotations below one pixel or without a mask are no instances, but their categories are known."""
+    rows = [annotation(1, category_id=1), annotation(2, category_id=2, area=0.5), annotation(3, category_id=4, area=0)]
+    document = dataset(*rows, annotation(4, category_id=3, segmentation=[]))
+    document["categories"] = [{"id": i, "name": str(i)} for i in range(1, 8)]
+    assert read(document, images).images.judged_category_ids.tolist() == [None, None]
+    for image in document["images"]:
+        image |= {"neg_category_ids": [7, 1], "not_exhaustive_category_ids": [5]}
+    assert read(document, images).images.judged_category_ids.tolist() == [[1, 2, 3, 7], [1, 7]]
+    del document["images"][1]["neg_category_ids"]
+    assert read(document, images).images.judged_category_ids.tolist() == [None, None], "the evaluator refuses the file"
+
+
 def test_categories_need_not_be_listed(images: Path) -> None:
     document = dataset(annotation(1, category_id=99))
     del document["categories"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+import runpy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sambench import masks
+from sambench import masks, records
+from sambench.datasets import coco
 from sambench.evaluate.detections import DetectedMasks, box_ious, box_prompts, instance_of
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
 from sambench.evaluate.segany import NOTHING, ChosenIous, evaluate, plan
 from sambench.jobs import Job
+from sambench.parquet import read_parquet, write_parquet
 from sambench.results.tables.average_precision import beside_boxes
 from sambench.status import OK, OUT_OF_MEMORY
 from sambench.variants.base import MaskCandidates, Prompts, Runtime, Upsampling, Variant
@@ -226,6 +229,70 @@ def test_a_box_that_was_not_decoded_is_refused(dataset: tuple[Path, pd.DataFrame
     planned = box_prompts({"d": FOUND})
     with pytest.raises(RuntimeError, match="5 of 5 boxes"):
         DetectedMasks(5, 0, ["argmax"]).table(planned, images)
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_boxes_that_lvis_does_not_judge_are_not_decoded_and_change_nothing(
+    dataset: tuple[Path, pd.DataFrame, pd.DataFrame], tmp_path: Path, class_agnostic: bool
+) -> None:
+    """The stages themselves: on image 2 nobody looked for category 1, on image 3 for nothing."""
+    file, _, _ = dataset
+    document = json.loads(file.read_text())
+    for image, absent in zip(document["images"], ([2], [], [1]), strict=True):
+        image |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
+    for category in document["categories"]:
+        category["frequency"] = "f"
+    file.write_text(json.dumps(document))
+    index = coco.index(file, tmp_path)
+    boxes_found = pd.concat([FOUND, boxes((2, 1, 5, 5, 20, 10, 0.99), (3, 2, 2, 2, 5, 5, 0.9))], ignore_index=True)
+    empty = pd.DataFrame(columns=records.PROMPTS.names)
+    files = {name: tmp_path / f"{name}.parquet" for name in ("images", "instances", "prompts", "found")}
+    for (name, schema), table in zip(
+        {"images": records.IMAGES, "instances": records.INSTANCES, "prompts": records.PROMPTS}.items(),
+        (index.images, index.instances, empty),
+        strict=True,
+    ):
+        write_parquet(files[name], table, schema, {})
+    write_parquet(files["found"], boxes_found, records.BOXES, {})
+    card = {"builder": "sambench.variants.baselines:BoxFill", "prompts": ["box"]}
+    model = {"name": "box_fill", "card": card, "runtime": {"name": "eager", "device": "cpu"}, "weights": []}
+    answers = {}
+    for keep in (True, False):
+        outputs = {name: tmp_path / f"{name}_{keep}.parquet" for name in ("segany", "masks", "precision")}
+        script("segany")(
+            model=model,
+            threads=1,
+            images=files["images"],
+            instances=files["instances"],
+            prompts=files["prompts"],
+            selections=["argmax"],
+            shard="0-of-1",
+            segany=outputs["segany"],
+            detectors={"d": files["found"]},
+            keep_unjudged=keep,
+            masks=outputs["masks"],
+        )
+        script("average_precision")(
+            dataset="tiny",
+            annotations=file,
+            images=files["images"],
+            detectors={"d": files["found"]},
+            class_agnostic=class_agnostic,
+            precision=outputs["precision"],
+            masks=[outputs["masks"]],
+            selections=["argmax"],
+        )
+        (line,) = read_parquet(outputs["precision"], records.AVERAGE_PRECISION_MASKS).to_pylist()
+        answers[keep] = line
+    assert (answers[True].pop("detections"), answers[False].pop("detections")) == (7, 5)
+    assert answers[True] == answers[False]
+    assert 0 < answers[True]["ap"] < 100
+
+
+def script(name: str) -> Callable[..., None]:
+    """The function of a stage's script."""
+    main: Callable[..., None] = runpy.run_path(str(Path(__file__).parents[2] / f"workflow/scripts/{name}.py"))["main"]
+    return main
 
 
 def test_the_table_puts_the_variants_of_a_detector_together() -> None:

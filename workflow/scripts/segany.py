@@ -8,6 +8,7 @@ import pandas as pd
 
 from sambench.digests import digest
 from sambench.evaluate.detections import DetectedMasks, box_prompts
+from sambench.evaluate.judged import indexed_truth, judged
 from sambench.evaluate.segany import ChosenIous, evaluate, plan, result_table
 from sambench.jobs import parse_shard, shard_images
 from sambench.parquet import read_parquet, write_parquet
@@ -29,12 +30,13 @@ def main(
     shard: str,
     segany: Path,
     detectors: dict[str, Path],
+    keep_unjudged: bool,
     masks: Path | None = None,
 ) -> None:
     """Write one row per prompt: the IoU of the chosen mask with its instance, or a status that says why there is none.
 
     For boxes of detectors (`detectors`: name -> Parquet file) the masks themselves are written to `masks`, one row per
-    box and selection rule.
+    box and selection rule; of boxes that no average precision can see only if `keep_unjudged`.
     """
     what, execution, folders = configured(model, threads)
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
@@ -42,6 +44,9 @@ def main(
         of_images(read_parquet(*file).to_pandas(), part) for file in ((instances, INSTANCES), (prompts, PROMPTS))
     )
     found = {name: of_images(read_parquet(file, BOXES).to_pandas(), part) for name, file in detectors.items()}
+    if not keep_unjudged:
+        rules = indexed_truth(part)
+        found = {name: boxes[judged(rules, boxes)].reset_index(drop=True) for name, boxes in found.items()}
 
     network, state, reason = attempt(what, execution, folders)
     device, digests = "", []

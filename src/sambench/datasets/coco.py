@@ -2,8 +2,8 @@
 
 Everything that can be wrong with an annotation file is found here, in passes over its fields that come before
 the first mask is drawn, and is told in one line. LVIS files are COCO files here: their images are found by
-`coco_url`, their instances carry the frequency of the category, and what only their evaluator needs
-(`neg_category_ids` and the like) is left alone.
+`coco_url` and carry the categories that are judged there, their instances carry the frequency of the category, and
+what else only their evaluator needs is left alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from sambench.datasets import checks
+from sambench.datasets import checks, federated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,8 @@ REASONS = (SKIPPED_AREA, SKIPPED_SEGMENTATION, SKIPPED_MASK, COMPUTED_AREA, COMP
 class Index:
     """A dataset, ready for prompts.
 
-    images: image_id int64, path str, width and height int32; sorted by image_id.
+    images: image_id int64, path str, width and height int32, judged_category_ids, for LVIS the categories that it
+        judges in the image, else None; sorted by image_id.
     instances: annotation_id, image_id, category_id int64; x, y, w, h float64, the annotation box in pixels;
         area float64; iscrowd bool; rle_size [H, W]; rle_counts bytes; frequency, LVIS's r, c or f of the category,
         else None; sorted by image_id, then annotation_id.
@@ -98,12 +99,13 @@ def index(annotations: Path, images: Path, *, image_limit: int | None = None) ->
         expected = "at least one instance with a mask"
         raise checks.refusal(annotations, "annotations", expected, f"none in {len(rows)}", "add segmentations")
 
+    judged = _judged_categories(document, pictures)
     import pandas as pd  # takes longer than all else does for a command that wants the checks only
 
     return Index(
-        images=pd.DataFrame(sorted(pictures.values()), columns=list(_Image._fields)).astype(
-            {"image_id": "int64", "width": "int32", "height": "int32"}
-        ),
+        images=pd.DataFrame(sorted(pictures.values()), columns=list(_Image._fields))
+        .astype({"image_id": "int64", "width": "int32", "height": "int32"})
+        .assign(judged_category_ids=[judged.get(image_id) for image_id in sorted(pictures)]),
         instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
         counts={reason: counts[reason] for reason in REASONS},
     )
@@ -166,6 +168,23 @@ def _images(entries: list[dict[str, Any]], path: Path, folder: Path) -> dict[int
         height = checks.integer(entry, "height", path, field, low=1, high=checks.SIDE_LIMIT)
         found[image_id] = _Image(image_id, str(folder / name), width, height)
     return found
+
+
+def _judged_categories(document: dict[str, Any], pictures: Collection[int]) -> dict[int, list[int]]:
+    """The categories that LVIS judges, by image, also those of annotations that become no instance.
+
+    Empty for other formats, and where an image does not say which categories it lacks: only the evaluator minds, and
+    refuses the file.
+    """
+    images = [image for image in document["images"] if image["id"] in pictures]
+    if not federated.is_federated(images) or not all(map(federated.says_what_is_absent, images)):
+        return {}
+    present: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in pictures}
+    for row in document["annotations"]:
+        if row["image_id"] in present:
+            area = row.get("area")
+            present[row["image_id"]].append({"category_id": row["category_id"], "area": 1 if area is None else area})
+    return {image["id"]: sorted(federated.known_categories(image, present[image["id"]])) for image in images}
 
 
 def _frequencies(categories: list[dict[str, Any]], path: Path) -> dict[int, str | None]:

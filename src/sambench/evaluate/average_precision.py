@@ -20,13 +20,16 @@ What is not in those papers' formulas but in their code, and therefore here:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import hotcoco.mask
 import numpy as np
 from hotcoco import Params, StreamingEval
+
+from sambench.datasets.federated import known_categories
+from sambench.evaluate.rules import COCO, Rules
 
 BBOX, SEGM = "bbox", "segm"
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
@@ -36,19 +39,6 @@ _GEOMETRY = {BBOX: "bbox", SEGM: "segmentation"}
 _SIZES = ("small", "medium", "large")
 _AREAS = ("all", *_SIZES)  # the order of the area axis
 _BATCH = 64  # images handed over at once: a call for each costs a third more
-
-
-@dataclass(frozen=True)
-class Rules:
-    """limits: most detections that are looked at, ascending: of an image and category (COCO), or of an image (LVIS)."""
-
-    name: str
-    limits: tuple[int, ...]
-    federated: bool
-
-
-COCO = Rules("COCO", (1, 10, 100), federated=False)
-LVIS = Rules("LVIS", (300,), federated=True)
 
 
 @dataclass(frozen=True)
@@ -199,11 +189,6 @@ class Evaluator:
             found[f"ap_{name}"] = _mean(best[:, :, frequencies == letter, 0])
         found |= {f"ar_{limit}": _mean(recall[:, :, 0, i]) for i, limit in enumerate(self.rules.limits)}
         return found | {f"ar_{size}": _mean(recall[:, :, _AREAS.index(size), -1]) for size in _SIZES}
-
-
-def known_categories(image: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The categories that LVIS judges in an image: those annotated with some area, and those known to be absent."""
-    return {*image["neg_category_ids"], *(each["category_id"] for each in annotations if each["area"] > 0)}
 
 
 def _mean(values: np.ndarray) -> float:

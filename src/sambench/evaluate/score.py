@@ -18,25 +18,16 @@ from typing import Any
 
 from rlemasklib import RLEMask
 
-from sambench.datasets import checks
+from sambench.datasets import checks, federated
 from sambench.errors import InputError
-from sambench.evaluate.average_precision import (
-    BBOX,
-    COCO,
-    FREQUENCIES,
-    LVIS,
-    SEGM,
-    Evaluator,
-    Rules,
-    known_categories,
-)
+from sambench.evaluate.average_precision import BBOX, FREQUENCIES, SEGM, Evaluator
+from sambench.evaluate.rules import COCO, LVIS, Rules
 
 IOU_TYPES = (SEGM, BBOX)
 
 _NUMBERS = frozenset((float, int))
 _PIECE = 1 << 22  # characters
 _DELIMITER = re.compile(r"\s*([],])\s*")
-_FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 _REMEDY = "give a list of results in the COCO format: image_id, category_id, score, bbox or segmentation"
 
 # What is kept of a result: category_id, score, and x, y, width, height or the counts of the RLE.
@@ -54,7 +45,7 @@ class Truth:
 
     def known_categories(self, image_id: int) -> set[int]:
         """The categories that LVIS judges in an image: those annotated there and those known to be absent."""
-        return known_categories(self.images[image_id], self.annotations.get(image_id, ()))
+        return federated.known_categories(self.images[image_id], self.annotations.get(image_id, ()))
 
 
 def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False) -> dict[str, Any]:
@@ -118,7 +109,7 @@ def read_truth(path: Path, iou_type: str) -> Truth:
         if iou_type == SEGM:
             for side in ("height", "width"):
                 checks.integer(image, side, path, field, low=1, high=checks.SIDE_LIMIT)
-        for name in _FEDERATED if rules.federated else ():
+        for name in federated.FIELDS if rules.federated else ():
             ids = image.get(name)
             if not isinstance(ids, list) or not all(type(each) is int for each in ids):
                 raise _refusal(path, f"{field}.{name}", "a list of category ids", ids, "take the complete LVIS file")
@@ -136,7 +127,7 @@ def read_truth(path: Path, iou_type: str) -> Truth:
 
 def rules_of(document: dict[str, Any]) -> Rules:
     """LVIS for an annotation file whose images have fields that only LVIS has, else COCO."""
-    return LVIS if any(field in image for image in document["images"] for field in _FEDERATED) else COCO
+    return LVIS if federated.is_federated(document["images"]) else COCO
 
 
 def _annotation(
