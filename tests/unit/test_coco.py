@@ -81,6 +81,7 @@ def test_columns_types_and_order(images: Path) -> None:
         "path": [str(images / "1.png"), str(images / "2.png")],
         "width": [WIDTH] * 2,
         "height": [HEIGHT] * 2,
+        "judged_category_ids": [None] * 2,
     }
     assert index.images.dtypes[["image_id", "width", "height"]].tolist() == ["int64", "int32", "int32"]
     assert index.instances[["image_id", "annotation_id"]].to_numpy().tolist() == [[1, 3], [1, 9], [2, 4]]
