@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import cyclopts
 
@@ -25,75 +25,70 @@ WeightsFolders = Annotated[
     list[Path] | None,
     cyclopts.Parameter(name="--weights", help="folder with checkpoint files; may be repeated"),
 ]
-DEFAULT_WEIGHTS = [Path("weights")]
+ConfigFile = Annotated[
+    Path | None,
+    cyclopts.Parameter(name="--config", help="a study's file, for variants, detectors and folders of your own"),
+]
+
+
+def read_config(file: Path | None, weights: list[Path] | None) -> tuple[dict[str, Any], list[Path]]:
+    """The registries, with those of a study's file on top, and the folders with checkpoint files."""
+    from sambench.config import read_registries, read_study_file, with_likes
+    from sambench.settings import read_settings
+
+    if file is None:
+        registries = read_registries()
+    else:
+        registries = dict(with_likes(read_study_file(file)))
+        read_settings(registries)  # mistakes are told in one line
+    return registries, weights or [Path(folder) for folder in registries["weights"]]
 
 
 @app.command
-def variants(*, weights: WeightsFolders = None) -> None:
+def variants(
+    *,
+    weights: WeightsFolders = None,
+    config: ConfigFile = None,
+    prompts: Literal["box", "point", "box_point"] | None = None,
+    licence: Literal["permissive"] | None = None,
+    as_json: Annotated[bool, cyclopts.Parameter(name="--json", negative="")] = False,
+) -> None:
     """List every variant of the registry: family, licences, parameters, and whether its weights are here.
 
-    A variant without weights shows which file to put where; one that cannot be run shows the reason. Of weights that
-    are here it says whether they are the official file, by its digest.
-    """
-    from rich.console import Console
-    from rich.table import Table
+    - `sambench variants --prompts box --licence permissive`
 
-    from sambench.config import read_registries
-    from sambench.status import OK
+    A variant without weights shows how to get them; one that cannot be run shows the reason. Of weights that are here
+    it says whether they are the official file, by its digest.
+
+    Parameters
+    ----------
+    prompts
+        only variants that take such prompts
+    licence
+        permissive: only variants whose code and weights may be used commercially
+    as_json
+        a list of objects instead of a table, for programs
+    """
+    from sambench.listing import variants_as_json, variants_as_table
     from sambench.variants.cards import read_cards
 
-    folders = weights or DEFAULT_WEIGHTS
-    table = Table(
-        "variant",
-        "family",
-        "licence (code / weights)",
-        "params, M",
-        "size",
-        "state",
-        box=None,
-        pad_edge=False,
-    )
-    cards = read_cards(read_registries(["variants"])["variants"])
-    hints = []
-    for card in cards.values():
-        state, origin = card.availability(folders), card.origin(folders)
-        licences = " / ".join(filter(None, (card.licence_code, card.licence_weights)))
-        params = "" if card.params_m is None else f"{card.params_m:.3f}"
-        size = "" if card.input_size is None else str(card.input_size)
-        style = "green" if state == OK else "yellow"
-        shown = f"{state}, {origin}" if origin else state
-        table.add_row(card.name, card.family, licences, params, size, f"[{style}]{shown}[/]")
-        if state != OK:
-            hints.append((card.name, card.explain(folders)))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print("\nwhat is missing:")
-    for name, hint in hints:
-        console.print(f"  {name}: {hint}", soft_wrap=True, highlight=False, markup=False)
+    registries, folders = read_config(config, weights)
+    cards = [
+        card
+        for card in read_cards(registries["variants"]).values()
+        if (prompts is None or prompts in card.prompts) and (licence is None or card.permissive)
+    ]
+    print(variants_as_json(cards, folders)) if as_json else variants_as_table(cards, folders)
 
 
 @app.command
-def detectors(*, weights: WeightsFolders = None) -> None:
+def detectors(*, weights: WeightsFolders = None, config: ConfigFile = None) -> None:
     """List every detector of the registry: family, licences, parameters, and what is missing here to get its boxes."""
-    from rich.console import Console
-    from rich.table import Table
+    from sambench.detectors.registry import read_detectors
+    from sambench.listing import detectors_as_table
 
-    from sambench.config import read_registries
-    from sambench.detectors.registry import overview, read_detectors
-    from sambench.status import OK
-
-    table = Table("detector", "family", "licence (code / weights)", "params, M", "state", box=None, pad_edge=False)
-    lines = overview(read_detectors(read_registries(["detectors"])["detectors"]), weights or DEFAULT_WEIGHTS)
-    for line in lines:
-        params = "" if line.params_m is None else f"{line.params_m:.3f}"
-        style = "green" if line.status == OK else "yellow"
-        table.add_row(line.name, line.family, line.licence, params, f"[{style}]{line.status}[/]")
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print("\nwhat is missing:")
-    for line in lines:
-        if line.status != OK:
-            console.print(f"  {line.name}: {line.reason}", soft_wrap=True, highlight=False, markup=False)
+    registries, folders = read_config(config, weights)
+    detectors_as_table(read_detectors(registries["detectors"]), folders)
 
 
 @app.command
@@ -125,6 +120,7 @@ def segment(
     sampler: str = "",
     device: str = "auto",
     weights: WeightsFolders = None,
+    config: ConfigFile = None,
 ) -> None:
     """Try a variant on one image and write a picture of the masks.
 
@@ -154,17 +150,17 @@ def segment(
         auto, cpu or cuda
     """
     from sambench import segment as trial
-    from sambench.config import read_registries
     from sambench.variants.base import Runtime
     from sambench.variants.cards import find_card, read_cards
     from sambench.variants.registry import build
 
-    card = find_card(read_cards(read_registries(["variants"])["variants"]), variant)
+    registries, folders = read_config(config, weights)
+    card = find_card(read_cards(registries["variants"]), variant)
     prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
     picture = trial.read_picture(image)
     if prompts is not None and card.prompts and prompts.kind not in card.prompts:
         raise InputError(variant, expected=f"prompts of kind {' or '.join(card.prompts)}", found=prompts.kind)
-    model = build(card, Runtime(device=device), weights or DEFAULT_WEIGHTS)
+    model = build(card, Runtime(device=device), folders)
     if prompts is not None and not model.supports(prompts):
         raise InputError(variant, expected="prompts that it can answer", found="more points, or of another kind")
     if model.uses_ground_truth:
@@ -187,6 +183,7 @@ def download(
     cache: Path | None = None,
     offline: Annotated[bool, cyclopts.Parameter(negative="")] = False,
     weights: WeightsFolders = None,
+    config: ConfigFile = None,
 ) -> None:
     """Fetch data sets, published boxes and checkpoints into the cache, and link them where a study looks for them.
 
@@ -206,17 +203,15 @@ def download(
     offline
         fetch nothing, say which files to put where; also with SAMBENCH_OFFLINE=1
     """
-    from sambench.config import read_registries
     from sambench.detectors.registry import read_detectors
     from sambench.downloads import catalogue
     from sambench.downloads.store import Store, default_offline, download_all, show_all
     from sambench.files import default_cache
     from sambench.variants.cards import read_cards
 
-    registries = read_registries(["variants", "detectors"])
+    registries, folders = read_config(config, weights)
     cards = {**read_cards(registries["variants"]), **read_detectors(registries["detectors"])}
     table = catalogue.read_table()
-    folders = weights or DEFAULT_WEIGHTS
     store = Store((cache or default_cache()).absolute(), offline=offline or default_offline())
     if show or not names:
         every = [*table, *(card.name for card in cards.values() if card.checkpoints)]

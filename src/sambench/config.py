@@ -16,7 +16,8 @@ import yaml
 from sambench.errors import InputError, near_matches
 from sambench.settings import NAME, PATTERNS, Dataset, read_settings
 from sambench.study import Study
-from sambench.variants.cards import Card, read_cards
+from sambench.variants.cards import Card, packaged_entries, read_cards
+from sambench.variants.likes import complete
 
 # In a checkout the folder lies beside src/, in an installed package inside it.
 _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")
@@ -87,6 +88,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
+    config = with_likes(config)
     settings = read_settings(config)
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
@@ -95,6 +97,14 @@ def read_study(config: Mapping[str, Any]) -> Study:
         if not (settings.download and settings.datasets[name].downloads):
             check_dataset(name, settings.datasets[name])
     return Study(settings, cards)
+
+
+def with_likes(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration whose variants with `like` are filled up; what has no such form is left to read_settings."""
+    entries = config.get("variants")
+    if not isinstance(entries, Mapping) or not any(isinstance(e, Mapping) and "like" in e for e in entries.values()):
+        return config
+    return {**config, "variants": complete(entries, packaged_entries())}
 
 
 def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:

@@ -507,6 +507,10 @@ class VariantCard(Card):
         "`parameters`, `flops`, `macs`, `products`",
     )
     status: str = Field("", description="`released`, or why it cannot be run")
+    like: Maybe[Name] = Field(
+        None, description="the variant whose keys hold where this entry gives none: for a checkpoint of your own"
+    )
+    file: Maybe[Text] = Field(None, description="with `like`: your checkpoint, in a folder of `weights` or by its path")
 
 
 class Settings(Section):

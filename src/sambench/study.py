@@ -17,7 +17,7 @@ from sambench.settings import Settings
 from sambench.variants.cards import Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
-CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra")
+CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra", "like")
 PROSE_OF_CHECKPOINTS = ("sha256_source", "package")
 
 

@@ -24,6 +24,7 @@ from sambench.status import (
 )
 from sambench.variants import origin
 from sambench.variants.base import ONNX
+from sambench.variants.likes import complete
 
 if TYPE_CHECKING:
     from sambench.variants.base import Runtime
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "sambench.variants"
 ONNX_MODULES = ("onnx", "onnxruntime")
+PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "CC0-1.0", "CC-BY-4.0"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Card:
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
     counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
         EER's reference.
+    like: the variant whose architecture it has, where the user gave a file of his own (likes.py).
     """
 
     name: str
@@ -70,10 +73,20 @@ class Card:
     notes: str = ""
     checked: str = ""
     counts: Mapping[str, Any] | None = None
+    like: str = ""
+
+    @property
+    def permissive(self) -> bool:
+        """Whether code and weights may be used and passed on freely, commercially too."""
+        licences = {self.licence_code, *([self.licence_weights] if self.checkpoints else [])}
+        return licences <= PERMISSIVE
 
     def weights(self, folders: Iterable[Path]) -> list[Path] | None:
-        """The checkpoint files, each in the first folder that has it; None when one is missing."""
-        folders = list(folders)
+        """The checkpoint files, each in the first folder that has it; None when one is missing.
+
+        The files of a variant that is `like` another one are also looked for in the working directory.
+        """
+        folders = [*folders, *([Path()] if self.like else [])]
         paths = []
         for checkpoint in self.checkpoints:
             path = next((f / checkpoint["file"] for f in folders if (f / checkpoint["file"]).is_file()), None)
@@ -153,7 +166,10 @@ class Card:
         return ""
 
     def _how_to_get_weights(self, folders: Iterable[Path]) -> str:
-        files = ", ".join(checkpoint["file"] for checkpoint in self.checkpoints)
+        files = ", ".join(str(checkpoint["file"]) for checkpoint in self.checkpoints)
+        if self.like:
+            places = " or ".join(str(folder) for folder in folders)
+            return f"no file {files} here or in {places}: correct variants.{self.name}.file"
         by_hand = f"put {files} into {' or '.join(str(folder) for folder in folders)}"
         urls = [checkpoint["url"] for checkpoint in self.checkpoints if checkpoint.get("url")]
         if not (urls or any(checkpoint.get("package") for checkpoint in self.checkpoints)):
@@ -167,16 +183,22 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
+def packaged_entries() -> dict[str, Mapping[str, Any]]:
+    """The entries of variants that installed packages bring."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        found.update(point.load()())
+    return found
+
+
 def read_cards(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Card]:
     """Cards of the config (`variants:`) and those that installed packages bring by entry point.
 
     An entry point of the group `sambench.variants` names a function that returns a mapping of the same form.
     """
-    merged: dict[str, Mapping[str, Any]] = {}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        merged.update(point.load()())
+    merged = packaged_entries()
     merged.update(entries)
-    return {name: Card(name=name, **entry) for name, entry in merged.items()}
+    return {name: Card(name=name, **entry) for name, entry in complete(merged).items()}
 
 
 @cache

@@ -43,6 +43,8 @@ def _origin(path: Path, checkpoint: Mapping[str, Any], card: Card, cards: list[C
     if (own := _matches(path, checkpoint)) is True:
         return OFFICIAL
     # Other files of this card as well: two of its files may have changed places.
+    # The variant whose architecture it has comes first: several may have the same file.
+    cards = sorted(cards, key=lambda other: other.name != card.like)
     others = [(other, entry) for other in cards if other.name != card.name for entry in other.checkpoints]
     others += [(card, entry) for entry in card.checkpoints]
     others = [(other, entry) for other, entry in others if entry["file"] != checkpoint["file"]]

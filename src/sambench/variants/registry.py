@@ -78,8 +78,8 @@ def attempt(
 def refuse_mistaken_files(card: Card, paths: Sequence[Path], folders: Iterable[Path]) -> None:
     """Raise BadWeights when the digest of a file says that it is another variant's."""
     for path, found in zip(paths, card.origins(folders), strict=True):
-        if found.startswith(origin.KNOWN_AS):
-            other = found.removeprefix(origin.KNOWN_AS)
+        other = found.removeprefix(origin.KNOWN_AS)
+        if found.startswith(origin.KNOWN_AS) and other != card.like:
             remedy = "put the right one there, or run the other variant under its own name"
             raise BadWeights(
                 path, expected=f"the file of {card.name}", found=f"that of {other}, byte by byte", remedy=remedy

@@ -102,6 +102,7 @@ def card_entry(card: Card) -> dict[str, Any]:
         "licence_code": card.licence_code,
         "licence_weights": card.licence_weights,
         "checkpoints": [dict(checkpoint) for checkpoint in card.checkpoints],
+        "like": card.like,
     }
 
 
