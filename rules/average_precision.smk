@@ -53,6 +53,8 @@ use rule average_precision_boxes as average_precision_masks with:
         annotations=annotations_of,
         content=content_of,
         selections=mask_selections(study["selections"]),
+        config_digest=lambda wildcards: study.segany_digest(wildcards.variant, wildcards.runtime),
+        keep_unjudged=PRECISION.keep_unjudged,
 
 
 rule coco_results:

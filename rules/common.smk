@@ -124,12 +124,7 @@ def content(files, retrieval):
 
 # A variant as a script gets it, and the digests of its weights.
 def model_of(wildcards):
-    return {
-        "name": wildcards.variant,
-        "card": study.card(wildcards.variant),
-        "runtime": {"name": wildcards.runtime} | study.plain["runtimes"][wildcards.runtime],
-        "weights": study.plain["weights"],
-    }
+    return study.model(wildcards.variant, wildcards.runtime)
 
 
 def weights_of(wildcards):

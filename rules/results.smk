@@ -21,7 +21,7 @@ rule report:
 
 rule table:
     input:
-        lambda wildcards: all_tables()[wildcards.table].sources(study),
+        sources=lambda wildcards: all_tables()[wildcards.table].sources(study),
     output:
         f"{FOLDER}/tables/{{table}}.parquet",
         f"{FOLDER}/tables/{{table}}.md",

@@ -22,6 +22,7 @@ PLUMBING = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
         *("cluster", "code_digest", "config", "errors", "files", "parquet", "progress", "provenance", "script"),
+        "record_checks",
         *(
             "settings",
             "study",

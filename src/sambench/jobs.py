@@ -56,6 +56,11 @@ class EverythingJob(NamedTuple):
         return f"{results}/segevery/{self.dataset}/{self.variant}/{self.runtime}/{self.sampler}/{kind}.parquet"
 
 
+def instances_file(results: str | Path, dataset: str) -> str:
+    """The instances of an indexed dataset."""
+    return f"{results}/datasets/{dataset}/instances.parquet"
+
+
 def box_precision_file(results: str | Path, dataset: str) -> str:
     """The average precision of the boxes of all detectors on a dataset."""
     return f"{results}/average_precision/{dataset}/boxes.parquet"
@@ -69,6 +74,42 @@ def measured_file(results: str | Path, stage: str, dataset: str, variant: str, r
 def efficiency_file(results: str | Path, variant: str) -> str:
     """The counts of one variant."""
     return f"{results}/efficiency/{variant}.parquet"
+
+
+# What the parts of a path below the folder of a stage are, the last one without `.parquet`. Of two layouts that a path
+# has, the one with more parts is meant, unless a stage's word would be a variant or runtime: then the folder of all
+# results stands in one that has the name of a stage.
+LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("segany", ("dataset", "variant", "runtime", "group", "shard")),
+    ("masks", ("dataset", "variant", "runtime", "group", "shard")),
+    ("segevery", ("dataset", "variant", "runtime", "sampler", "kind")),
+    ("average_precision", ("dataset", "variant", "runtime", "group")),
+    ("latency", ("dataset", "variant", "runtime")),
+    ("throughput", ("dataset", "variant", "runtime")),
+    ("agreement", ("dataset", "variant", "runtime")),
+    ("boxes", ("dataset", "detector", "shard")),
+    ("boxes", ("dataset", "detector")),
+    ("average_precision", ("dataset", "kind")),
+    ("prompts", ("dataset", "group")),
+    ("datasets", ("dataset", "kind")),
+    ("efficiency", ("variant",)),
+    ("tables", ("table",)),
+)
+STAGES = frozenset(stage for stage, _ in LAYOUTS)
+
+
+def identity(path: Path) -> dict[str, str]:
+    """What a result is by its path: the stage, and its dataset, variant, runtime, group, shard, as far as it has them.
+
+    Empty for a path that is not laid out like results.
+    """
+    parts = [*path.parts[:-1], path.stem]
+    for stage, names in LAYOUTS:
+        if len(parts) > len(names) and parts[-len(names) - 1] == stage:
+            found = dict(zip(names, parts[-len(names) :], strict=True))
+            if "-of-" in found.get("shard", "-of-") and not STAGES & {found.get("variant"), found.get("runtime")}:
+                return {"stage": stage, **found}
+    return {}
 
 
 def parse_shard(name: str) -> tuple[int, int]:

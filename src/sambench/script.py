@@ -93,7 +93,7 @@ def typed(main: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]
         hint = hints.get(name)
         if hint in (Path, Path | None) and value is not None:
             made[name] = Path(value)
-        elif hint == list[Path]:
+        elif hint in (list[Path], list[Path] | None) and value is not None:
             made[name] = [Path(item) for item in ([value] if isinstance(value, str) else value)]
         elif hint in (dict[str, Path], Mapping[str, Path]):
             made[name] = {key: Path(item) for key, item in value.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
+from sambench.provenance import digest
 from sambench.settings import Settings
 from sambench.variants.cards import Card
 
@@ -112,6 +113,19 @@ class Study:
         fields = {name: getattr(card, name) for name in CARD_FIELDS if getattr(card, name)}
         files = [{key: file[key] for key in file if key not in PROSE_OF_CHECKPOINTS} for file in card.checkpoints]
         return fields | ({"checkpoints": files} if files else {})
+
+    def model(self, variant: str, runtime: str) -> dict[str, Any]:
+        """A variant with its runtime, as scripts get it."""
+        return {
+            "name": variant,
+            "card": self.card(variant),
+            "runtime": {"name": runtime} | self.plain["runtimes"][runtime],
+            "weights": self.plain["weights"],
+        }
+
+    def segany_digest(self, variant: str, runtime: str) -> str:
+        """The `config_digest` of what the segany stage writes for a variant and runtime."""
+        return digest([self.model(variant, runtime), self["selections"]])
 
     def builder_modules(self, variant: str) -> list[str]:
         """The module with the builder of a variant, none when it has no public code."""

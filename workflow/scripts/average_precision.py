@@ -1,13 +1,18 @@
 """Average precision of the boxes of detectors, or of the masks that a variant gave for them."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pandas as pd
 
 from sambench.digests import digest
 from sambench.evaluate.average_precision import BBOX, SEGM
 from sambench.evaluate.instances import box_precision, mask_precision, truth_of
+from sambench.evaluate.judged import indexed_truth, judged
 from sambench.jobs import mask_selections, shard_images
-from sambench.parquet import read_parquet, read_provenance, write_parquet
+from sambench.parquet import INPUT, inputs, read_parquet, read_provenance, refuse, write_parquet
 from sambench.provenance import provenance
+from sambench.record_checks import strange_boxes, strange_masks
 from sambench.records import AVERAGE_PRECISION_BOXES, AVERAGE_PRECISION_MASKS, BOXES, IMAGES, MASKS
 from sambench.results.table import typed
 from sambench.script import run
@@ -24,11 +29,14 @@ def main(
     precision: Path,
     masks: list[Path] | None = None,
     selections: list[str] | None = None,
+    config_digest: str = "",
+    keep_unjudged: bool = False,
 ) -> None:
     """Write one row per detector, or with masks, one row per detector and selection rule.
 
     detectors: name -> Parquet file of its boxes. masks: Parquet files of masks, one per shard in their order; without
-    them the boxes are judged.
+    them the boxes are judged. config_digest: that of the masks; keep_unjudged: whether
+    they are of all boxes.
     """
     pictures = read_parquet(images, IMAGES).to_pandas()
     truth = truth_of(annotations, SEGM if masks else BBOX, pictures)
@@ -47,20 +55,38 @@ def main(
         for detector, file in detectors.items()
     }
     origin = provenance([dataset, list(detectors), selections, class_agnostic])
+    origin |= inputs(annotations=annotations, images=images, masks=masks or [])
+    origin |= inputs(**{f"boxes.{detector}": file for detector, file in detectors.items()})
+    boxes = {}
+    for detector, file in detectors.items():
+        boxes[detector] = read_parquet(file, BOXES, made_of=inputs(images=images)).to_pandas()
+        refuse(file, strange_boxes(boxes[detector], pictures))
     if masks is None:
         lines = []
-        for detector, file in detectors.items():
-            found = read_parquet(file, BOXES).to_pandas()
+        for detector, found in boxes.items():
             scores = box_precision(truth, found, class_agnostic=class_agnostic) if states[detector] == OK else {}
             lines.append({**facts[detector], "detections": len(found), **scores})
         write_parquet(precision, typed(lines, AVERAGE_PRECISION_BOXES), AVERAGE_PRECISION_BOXES, origin)
         return
-    parts = ((shard_images(pictures, k, len(masks))["image_id"].tolist(), path) for k, path in enumerate(masks))
-    keys = [(detector, rule) for detector in detectors for rule in mask_selections(selections or [])]
+    rules_of_masks = mask_selections(selections or [])
+    keys = [(detector, rule) for detector in detectors for rule in rules_of_masks]
+    made_of = {name: digest for name, digest in origin.items() if name.startswith((f"{INPUT}images", f"{INPUT}boxes."))}
+
+    def shards() -> Iterator[tuple[list[int], pd.DataFrame]]:
+        for number, path in enumerate(masks):
+            part = shard_images(pictures, number, len(masks))
+            found = read_parquet(path, MASKS, config_digest=config_digest, made_of=made_of).to_pandas()
+            planned = {name: rows[rows["image_id"].isin(part["image_id"])] for name, rows in boxes.items()}
+            if not keep_unjudged:
+                judge = indexed_truth(part)
+                planned = {name: rows[judged(judge, rows)] for name, rows in planned.items()}
+            refuse(path, strange_masks(found, planned, part, rules_of_masks))
+            yield part["image_id"].tolist(), found
+
     scored = mask_precision(
         truth,
         [key for key in keys if states[key[0]] == OK],
-        ((ids, read_parquet(path, MASKS).to_pandas()) for ids, path in parts),
+        shards(),
         class_agnostic=class_agnostic,
     )
     lines = [{**facts[detector], "selection": rule, **scored.get((detector, rule), {})} for detector, rule in keys]

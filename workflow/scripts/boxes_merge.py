@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from sambench.parquet import read_parquet, read_provenance, write_parquet
+from sambench.parquet import inputs, read_parquet, read_provenance, write_parquet
 from sambench.provenance import provenance
 from sambench.records import BOXES
 from sambench.script import run
 from sambench.status import OK, RANDOM_WEIGHTS
 
-# What is about a single shard's process; the rest are facts about the boxes, the same in all shards.
-OWN = ("schema_version", "sambench_version", "git_commit", "git_dirty", "libraries", "device", "config_digest")
+# What is about a single shard and its process; the rest are facts about the boxes, the same in all shards.
+OWN = (
+    *("schema_version", "stage", "shard", "sambench_version", "git_commit", "git_dirty", "libraries", "device"),
+    "config_digest",
+)
 
 
 def main(*, shards: list[Path], boxes: Path) -> None:
@@ -25,7 +28,7 @@ def main(*, shards: list[Path], boxes: Path) -> None:
         table = table.iloc[:0]
     table = table.sort_values("image_id", kind="stable", ignore_index=True)
     origin = provenance([each["config_digest"] for each in origins], origins[0]["device"], **facts)
-    write_parquet(boxes, table, BOXES, origin)
+    write_parquet(boxes, table, BOXES, origin | inputs(shards=shards))
 
 
 if __name__ == "__main__":

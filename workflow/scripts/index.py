@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from sambench.datasets import coco
-from sambench.parquet import write_parquet
+from sambench.parquet import inputs, write_parquet
 from sambench.provenance import provenance
 from sambench.records import IMAGES, INSTANCES
 from sambench.script import run
@@ -17,7 +17,7 @@ def main(*, annotations: Path, folder: Path, images: Path, instances: Path, imag
     the first so many images by id.
     """
     index = coco.index(annotations, folder, image_limit=image_limit)
-    origin = provenance([str(annotations), str(folder), image_limit])
+    origin = provenance([str(annotations), str(folder), image_limit]) | inputs(annotations=annotations)
     write_parquet(instances, index.instances, INSTANCES, origin)
     write_parquet(images, index.images, IMAGES, origin)
     print(f"{annotations}: {len(index.images)} images, {len(index.instances)} instances", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sambench.measure.session import MeasuringJob
-from sambench.parquet import write_parquet
+from sambench.parquet import inputs, write_parquet
 from sambench.provenance import provenance
 from sambench.script import run
 from sambench.variants.options import configured
@@ -28,7 +28,9 @@ def main(
     module = import_module(f"sambench.measure.{measure}")
     job = MeasuringJob(*configured(model, threads), settings, images, instances)
     table, device, facts = module.run(job)
-    write_parquet(measured, table, module.RECORD, provenance([model, settings], device, **facts))
+    data = {name: path for name, path in (("images", images), ("instances", instances)) if path}
+    origin = provenance([model, settings], device, **facts) | inputs(**data)
+    write_parquet(measured, table, module.RECORD, origin)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sambench.parquet import read_parquet, write_parquet
+from sambench.parquet import inputs, read_parquet, write_parquet
 from sambench.prompts import make_prompts
 from sambench.provenance import provenance
 from sambench.records import INSTANCES, PROMPTS
@@ -15,7 +15,8 @@ def main(*, dataset: str, instances: Path, types: list[str], prompts: Path) -> N
     dataset: its name is part of the seed of random prompts. types: such as box, random_3.
     """
     table = read_parquet(instances, INSTANCES).to_pandas()
-    write_parquet(prompts, make_prompts(dataset, table, types), PROMPTS, provenance([dataset, types]))
+    origin = provenance([dataset, types]) | inputs(instances=instances)
+    write_parquet(prompts, make_prompts(dataset, table, types), PROMPTS, origin)
 
 
 if __name__ == "__main__":

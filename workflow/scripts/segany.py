@@ -11,8 +11,9 @@ from sambench.evaluate.detections import DetectedMasks, box_prompts
 from sambench.evaluate.judged import indexed_truth, judged
 from sambench.evaluate.segany import ChosenIous, evaluate, plan, result_table
 from sambench.jobs import parse_shard, shard_images
-from sambench.parquet import read_parquet, write_parquet
+from sambench.parquet import inputs, read_parquet, refuse, write_parquet
 from sambench.provenance import provenance
+from sambench.record_checks import strange_boxes
 from sambench.records import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY
 from sambench.script import run
 from sambench.variants.options import configured
@@ -40,10 +41,13 @@ def main(
     """
     what, execution, folders = configured(model, threads)
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
-    truth, prompted = (
-        of_images(read_parquet(*file).to_pandas(), part) for file in ((instances, INSTANCES), (prompts, PROMPTS))
-    )
-    found = {name: of_images(read_parquet(file, BOXES).to_pandas(), part) for name, file in detectors.items()}
+    truth = of_images(read_parquet(instances, INSTANCES).to_pandas(), part)
+    made_of = inputs(instances=instances)
+    prompted = of_images(read_parquet(prompts, PROMPTS, made_of=made_of).to_pandas(), part)
+    found = {}
+    for name, file in detectors.items():
+        found[name] = of_images(read_parquet(file, BOXES, made_of=inputs(images=images)).to_pandas(), part)
+        refuse(file, strange_boxes(found[name], part))
     if not keep_unjudged:
         rules = indexed_truth(part)
         found = {name: boxes[judged(rules, boxes)].reset_index(drop=True) for name, boxes in found.items()}
@@ -65,9 +69,11 @@ def main(
     if network:
         evaluate(network, plan(part, truth, planned), scores, kept, f"segany {what.name} {shard}")
 
-    origin = provenance([model, selections, shard], device, weights_sha256=",".join(digests))
+    origin = provenance([model, selections], device, weights_sha256=",".join(digests))
+    origin |= inputs(images=images, instances=instances, prompts=prompts)
     if kept and masks:
         sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
+        sources |= inputs(**{f"boxes.{name}": file for name, file in detectors.items()})
         write_parquet(masks, kept.table(detected, part), MASKS, origin | sources)
     write_parquet(segany, result_table(prompted, truth, scores), SEGANY, origin)
 

@@ -8,7 +8,7 @@ from sambench.digests import digest
 from sambench.evaluate import segevery as stage
 from sambench.evaluate.filters import Settings
 from sambench.evaluate.samplers import OBJECT_AWARE, parse_sampler
-from sambench.parquet import read_parquet, write_parquet
+from sambench.parquet import inputs, read_parquet, write_parquet
 from sambench.provenance import provenance
 from sambench.records import IMAGES, INSTANCES, SEGEVERY, SEGEVERY_MASKS
 from sambench.script import run
@@ -61,6 +61,7 @@ def main(
         rows = stage.status_table(tasks, state)
     decided = [model, sampler, detector, settings, image_count, warmup]
     origin = provenance(decided, device, weights_sha256=",".join(digests))
+    origin |= inputs(images=images, instances=instances)
     write_parquet(segevery, rows, SEGEVERY, origin)
     if masks is not None:
         write_parquet(masks, stage.no_masks_table() if kept is None else kept, SEGEVERY_MASKS, origin)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from sambench import records
 from sambench.errors import InputError
-from sambench.jobs import Job
-from sambench.parquet import read_parquet
+from sambench.jobs import Job, instances_file
+from sambench.parquet import REMAKE, inputs, read_parquet
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import concat, status_of
 from sambench.status import OK
@@ -49,7 +51,11 @@ def selected(study: Study) -> bool:
 
 
 def sources(study: Study) -> list[str]:
-    return [*study.segany_files(), *sorted({job.prompts_file(study.results) for job in study.jobs()})]
+    return [
+        *study.segany_files(),
+        *sorted({job.prompts_file(study.results) for job in study.jobs()}),
+        *(instances_file(study.results, dataset) for dataset in study["datasets"]),
+    ]
 
 
 def settings(study: Study) -> dict[str, Any]:
@@ -57,31 +63,75 @@ def settings(study: Study) -> dict[str, Any]:
         "jobs": [list(job) for job in study.jobs()],
         "shards": {name: study.shards(name) for name in study["datasets"]},
         "selections": study["selections"],
+        "config_digests": config_digests(study),
         "statistics": study.bootstrap,
+    }
+
+
+def config_digests(study: Study) -> dict[str, dict[str, str]]:
+    """What the files of the segany stage must have been made under, by variant and runtime."""
+    return {
+        variant: {runtime: study.segany_digest(variant, runtime) for runtime in study["runtimes"]}
+        for variant in study["variants"]
     }
 
 
 def build(wanted: Callable[[str], bool]) -> Callable[[Path, Mapping[str, Any]], pd.DataFrame]:
     """A table's `build` for the prompt sets whose names `wanted` takes.
 
-    Raises InputError when a planned prompt was not scored exactly once.
+    Raises InputError when a file is not what this study's job wrote for the instances and prompts that are here, or a
+    planned prompt was not scored exactly once.
     """
 
     def table(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
         parts = []
+
+        @cache
+        def truth(dataset: str) -> pd.DataFrame:
+            return read_parquet(Path(instances_file(results, dataset)), records.INSTANCES).to_pandas()
+
         for job in (Job(*names) for names in settings["jobs"]):
-            planned = read_parquet(Path(job.prompts_file(results)), records.PROMPTS).to_pandas()
+            prompts, instances = Path(job.prompts_file(results)), Path(instances_file(results, job.dataset))
+            made_of = inputs(instances=instances)
+            planned = read_parquet(prompts, records.PROMPTS, made_of=made_of).to_pandas()
             planned = planned[planned["prompt"].map(wanted).astype(bool)]
             if planned.empty:
                 continue
             files = [Path(file) for file in job.shard_files(results, settings["shards"][job.dataset])]
-            rows = pd.concat([read_parquet(file, records.SEGANY).to_pandas() for file in files], ignore_index=True)
+            made_of |= inputs(prompts=prompts)
+            digest = settings["config_digests"][job.variant][job.runtime]
+            shards = [read_parquet(file, records.SEGANY, config_digest=digest, made_of=made_of) for file in files]
+            rows = pa.concat_tables(shards).to_pandas()
+            check_facts(
+                rows, np.repeat(np.array(files, dtype=object), [len(shard) for shard in shards]), truth(job.dataset)
+            )
             rows = rows[rows["prompt"].map(wanted).astype(bool)]
             check_complete(rows, planned, files[0].parent.as_posix())
             parts.append(accuracy(job, rows, settings["selections"], **settings["statistics"]))
         return concat(parts, SCHEMA)
 
     return table
+
+
+def check_facts(rows: pd.DataFrame, files: np.ndarray, instances: pd.DataFrame) -> None:
+    """What rows say of their instances is what the instances say. files: (N,) the file of each row.
+
+    Raises InputError that names the first file where that is not so.
+    """
+    position = pd.Index(instances["annotation_id"]).get_indexer(rows["annotation_id"])
+    wrong = {"annotation_id": position < 0}
+    for name in ("image_id", "category_id", "area", "iscrowd"):
+        wrong[name] = (instances[name].to_numpy()[position] != rows[name].to_numpy()) & (position >= 0)
+    for name, where in wrong.items():
+        if where.any():
+            row = int(where.argmax())
+            raise InputError(
+                files[row],
+                name,
+                expected="what the dataset's instances say",
+                found=f"{rows[name].iloc[row]} of annotation {rows['annotation_id'].iloc[row]}",
+                remedy=REMAKE,
+            )
 
 
 def check_complete(results: pd.DataFrame, prompts: pd.DataFrame, where: str) -> None:

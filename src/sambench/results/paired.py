@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from sambench import records
-from sambench.jobs import Job
-from sambench.parquet import read_parquet
-from sambench.results.accuracy import IOU_COLUMN, LARGE, SMALL
+from sambench.jobs import Job, instances_file
+from sambench.parquet import inputs, read_parquet
+from sambench.results.accuracy import IOU_COLUMN, LARGE, SMALL, config_digests
 from sambench.results.table import status_of
 from sambench.status import OK
 
@@ -89,6 +89,7 @@ def plan(study: Study) -> dict[str, Any]:
             name: study.cards[name].builder for name in study["variants"] if not study.cards[name].checkpoints
         },
         "bootstrap": study.bootstrap,
+        "config_digests": config_digests(study),
     }
 
 
@@ -122,9 +123,11 @@ def read_scores(
     column = IOU_COLUMN[selection]
     instances = pd.DataFrame(columns=KEYS)
     columns, statuses = [], []
+    made_of = inputs(instances=Path(instances_file(results, dataset)))
     for number, system in enumerate(wanted):
         files = Job(dataset, *system, group).shard_files(results, plan["shards"][dataset])
-        rows = pd.concat([_rows(Path(file), prompt, column) for file in files], ignore_index=True)
+        digest = plan["config_digests"][system.variant][system.runtime]
+        rows = pd.concat([_rows(Path(file), prompt, column, digest, made_of) for file in files], ignore_index=True)
         if number == 0:
             instances = rows[KEYS]
         columns.append(_aligned(rows, column, instances["annotation_id"].to_numpy()))
@@ -133,8 +136,11 @@ def read_scores(
     return Scores(instances, wanted, iou, tuple(statuses))
 
 
-def _rows(file: Path, prompt: str, column: str) -> pd.DataFrame:
-    table = read_parquet(file, records.SEGANY, columns=[*KEYS, column, "status"], where=("prompt", prompt))
+def _rows(file: Path, prompt: str, column: str, config_digest: str, made_of: Mapping[str, str]) -> pd.DataFrame:
+    columns, where = [*KEYS, column, "status"], ("prompt", prompt)
+    table = read_parquet(
+        file, records.SEGANY, columns=columns, where=where, config_digest=config_digest, made_of=made_of
+    )
     return pd.DataFrame(table.to_pandas())
 
 
