@@ -181,7 +181,8 @@ def rows_digest(table: pa.Table) -> str:
     """The SHA-256 of the values of a table: the same however a file stores them."""
     hasher = hashlib.sha256()
     for field, column in zip(table.schema, table.columns, strict=True):
-        kind = str(field.type).replace("element:", "item:")  # what a list holds has another name in Parquet
+        # What a nested type holds has another name in Parquet.
+        kind = str(field.type) if not pa.types.is_nested(field.type) else f"nested in {field.type.num_fields}"
         hasher.update(f"{field.name} {kind} {len(column)}\n".encode())
         _add_values(hasher, column.combine_chunks())
     return hasher.hexdigest()
@@ -199,6 +200,8 @@ def _add_values(hasher: hashlib._Hash, values: pa.Array | pa.ChunkedArray) -> No
     elif pa.types.is_string(there.type) or pa.types.is_binary(there.type):
         hasher.update(pc.binary_length(there).to_numpy(zero_copy_only=False).tobytes())
         hasher.update(b"".join(there.cast(pa.binary()).to_pylist()))
+    elif pa.types.is_nested(there.type):
+        hasher.update(repr(there.to_pylist()).encode())
     else:
         hasher.update(there.to_numpy(zero_copy_only=False).tobytes())
 

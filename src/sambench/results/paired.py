@@ -123,10 +123,11 @@ def read_scores(
     column = IOU_COLUMN[selection]
     instances = pd.DataFrame(columns=KEYS)
     columns, statuses = [], []
-    made_of = inputs(instances=Path(instances_file(results, dataset)))
+    truth = Path(instances_file(results, dataset))
+    made_of = inputs(instances=truth) if truth.is_file() else {}
     for number, system in enumerate(wanted):
         files = Job(dataset, *system, group).shard_files(results, plan["shards"][dataset])
-        digest = plan["config_digests"][system.variant][system.runtime]
+        digest = plan.get("config_digests", {}).get(system.variant, {}).get(system.runtime, "")
         rows = pd.concat([_rows(Path(file), prompt, column, digest, made_of) for file in files], ignore_index=True)
         if number == 0:
             instances = rows[KEYS]
