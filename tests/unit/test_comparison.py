@@ -119,11 +119,14 @@ def write_results(folder: Path, name: str, iou: list[float], *, order: list[int]
     """A file of segany for two images in one shard each, and the plan that reads it."""
     rows = frame(2, 2).iloc[order].assign(prompt="box", iou=iou, predicted_iou=np.float32(0.5), selected_token=1)
     rows = rows.assign(iou_single=0.1, iou_oracle=1.0, status=status)
+    scored = ["iou", "iou_single", "iou_oracle", "predicted_iou", "selected_token"]
     files = Job("d", name, "eager", "g").shard_files(folder, 2)
     for shard, file in enumerate(files):
         part = rows[rows["image_id"] == 100 + shard]
         other = part.assign(prompt="random_1", iou=0.0)
-        write_parquet(Path(file), pd.concat([part, other])[records.SEGANY.names], records.SEGANY, {})
+        both = pd.concat([part, other])[records.SEGANY.names]
+        both[scored] = both[scored].where(both["status"] == OK)
+        write_parquet(Path(file), both, records.SEGANY, {})
     return {
         "shards": {"d": 2},
         "groups": {"g": ["box", "random_1"]},
