@@ -110,9 +110,20 @@ def test_a_ceiling_has_no_rank() -> None:
     assert table.loc["better", "verdict"] == BETTER
 
 
-def test_one_image_says_nothing_of_others() -> None:
-    table = lines(constructed(1), "base").loc["all"]
-    assert table.loc["better", "status"] == comparison.ONE_IMAGE and table.loc["better", "verdict"] == UNDECIDED
+def test_few_images_say_nothing_of_others() -> None:
+    table = lines(constructed(comparison.LEAST - 1), "base").loc["all"]
+    better = table.loc["better"]
+    assert better["status"] == comparison.FEW_IMAGES and better["verdict"] == UNDECIDED
+    assert pd.isna(better["difference_low"]) and better["difference"] > 0 and set(table["rank"]) == {1}
+
+
+def test_a_subset_of_few_images_has_no_interval() -> None:
+    scores = constructed(50)
+    scores.instances.loc[[0, 1], "iscrowd"] = True
+    table = lines(scores, "base")
+    assert table.loc[("crowd", "better"), "status"] == comparison.FEW_IMAGES
+    assert pd.isna(table.loc[("crowd", "better"), "corrected_low"])
+    assert table.loc[("not crowd", "better"), "verdict"] == BETTER
 
 
 def write_results(folder: Path, name: str, iou: list[float], *, order: list[int], status: str = OK) -> dict[str, Any]:

@@ -63,11 +63,12 @@ class Resampling:
         self.images = np.unique(images)
         self.resamples, self.seed = resamples, seed
 
-    def means(self, values: np.ndarray, images: np.ndarray) -> Estimates:
+    def means(self, values: np.ndarray, images: np.ndarray, *, least: int = 2) -> Estimates:
         """The mean of each column, on the data and on every draw. values: (N, K), NaN where there is no number;
         images: (N,) ids, each one of `self.images`.
 
-        With a single image nothing can be said about others: all replicates are NaN.
+        Of fewer than `least` images, at least two, nothing can be said about others: a column that has numbers of fewer
+        has NaN for replicates.
         """
         values = np.atleast_2d(np.asarray(values, dtype=np.float64).T).T
         used, index = np.unique(np.searchsorted(self.images, images), return_inverse=True)
@@ -79,9 +80,11 @@ class Resampling:
         with np.errstate(invalid="ignore", divide="ignore"):
             estimates = sums.sum(axis=0) / counts.sum(axis=0)
             replicates = np.full((self.resamples, values.shape[1]), np.nan)
-            if len(self.images) > 1 and len(used) > 1:
+            if len(self.images) > 1:
                 for start, drawn in self._draws(used):
                     replicates[start : start + drawn.shape[1]] = (drawn.T @ sums) / (drawn.T @ counts)
+            few = np.broadcast_to((counts > 0).sum(axis=0) < max(2, least), estimates.shape)
+            replicates[:, few] = np.nan
         return Estimates(estimates, replicates)
 
     def _draws(self, used: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

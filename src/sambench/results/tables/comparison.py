@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"  # the verdict on the reference itself
 NO_REFERENCE = "no reference"  # the status where nothing has a number that others could be compared with
-ONE_IMAGE = "one image"  # of which nothing follows for others
+LEAST = 10  # images; of fewer a bootstrap makes intervals that are too narrow, so there are none
+FEW_IMAGES = f"fewer than {LEAST} images"
 
 # mIoU and differences in per cent (points). difference: that of the variant from the reference, on the prompts that
 # both answered, with its own 95 % interval and with the ends of the one that is corrected for many comparisons.
@@ -105,8 +106,8 @@ def compare(
                     line |= {"reference": reference.variant, "reference_runtime": reference.runtime}
                 elif line["status"] == OK:
                     line["status"] = NO_REFERENCE
-                if line["status"] == OK and len(draws.images) < 2:
-                    line["status"] = ONE_IMAGE
+                if line["status"] == OK and line.get("images", LEAST) < LEAST:
+                    line["status"] = FEW_IMAGES
                 yield line
 
 
@@ -120,7 +121,7 @@ def _differences(
     keys = [(subset, system) for subset in masks for system in scores.systems]
     # The difference of the reference from itself is no comparison, and what has no number is none either.
     compared = [k for k, key in enumerate(keys) if key[1] != reference and not np.isnan(columns[:, k]).all()]
-    estimates = draws.means(columns[:, compared], scores.images)
+    estimates = draws.means(columns[:, compared], scores.images, least=LEAST)
     intervals = np.stack([*estimates.interval(), *estimates.simultaneous()], axis=1)
     found: dict[tuple[str, System], dict[str, Any]] = {}
     for (subset, system), value, ends, column in zip(
@@ -150,9 +151,9 @@ def _ranked(scores: Scores, ceilings: set[str], draws: Resampling) -> dict[Syste
     systems = [system for system in scores.scored() if system.variant not in ceilings]
     columns = scores.iou[:, [scores.systems.index(system) for system in systems]]
     shared = ~np.isnan(columns).any(axis=1)
-    if not systems or not shared.any() or len(draws.images) < 2:
+    if not systems or not shared.any():
         return {}
-    found = ranks(draws.means(columns[shared], scores.images[shared]))
+    found = ranks(draws.means(columns[shared], scores.images[shared], least=LEAST))
     return {
         system: {"rank": int(group), "rank_best": int(best), "rank_worst": int(worst)}
         for system, group, best, worst in zip(systems, found.group, found.best, found.worst, strict=True)
