@@ -12,7 +12,7 @@ rule average_precision_boxes:
     input:
         source=source_of,
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
-        boxes=lambda wildcards: boxes_by(wildcards.dataset, DETECTORS).values(),
+        boxes=lambda wildcards: boxes_on(wildcards.dataset).values(),
     output:
         precision=box_precision_file(RESULTS, "{dataset}"),
     log:
@@ -26,7 +26,7 @@ rule average_precision_boxes:
         runtime=limit("average_precision"),
     params:
         code=code("average_precision"),
-        detectors=lambda wildcards: boxes_by(wildcards.dataset, DETECTORS),
+        detectors=lambda wildcards: boxes_on(wildcards.dataset),
         class_agnostic=study.settings.average_precision.class_agnostic,
         annotations=annotations_of,
         content=content_of,
@@ -62,7 +62,7 @@ rule coco_results:
         [
             f"{RESULTS}/coco_results/{'/'.join(job)}/{detector}.{selection}.json"
             for job in study.mask_jobs()
-            for detector in study.detectors(job.group)
+            for detector in study.detectors(job.group, job.dataset)
             for selection in mask_selections(study["selections"])
         ],
 
@@ -75,7 +75,7 @@ rule coco_results_file:
     log:
         f"{RESULTS}/logs/coco_results/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{detector}}.{{selection}}.log",
     wildcard_constraints:
-        detector=one_of(DETECTORS),
+        detector=one_of(DETECTOR_CARDS),
     conda:
         "../envs/sambench.yaml"
     resources:

@@ -1,13 +1,9 @@
 """Boxes of detectors, one file per dataset and detector: found shard by shard, or imported where they are published."""
 
-from sambench.detectors.registry import selected_detectors
-
-DETECTORS = selected_detectors(study.plain)
-
 
 rule boxes:
     input:
-        [file for dataset in study["datasets"] for file in boxes_by(dataset, DETECTORS).values()],
+        [file for dataset in study["datasets"] for file in boxes_on(dataset).values()],
 
 
 rule boxes_shard:

@@ -161,9 +161,14 @@ def boxes_by(dataset, detectors):
     return {name: f"{RESULTS}/boxes/{dataset}/{name}.parquet" for name in detectors}
 
 
+def boxes_on(dataset):
+    """The box file of each detector of the study on a dataset."""
+    return boxes_by(dataset, study.detectors_on(dataset))
+
+
 def boxes_of(wildcards):
     """The box file of each detector in a prompt group."""
-    return boxes_by(wildcards.dataset, study.detectors(wildcards.group))
+    return boxes_by(wildcards.dataset, study.detectors(wildcards.group, wildcards.dataset))
 
 
 def job_of(wildcards):

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.settings import NAME, PATTERNS, Dataset, read_settings
+from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, Dataset, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, packaged_entries, read_cards
 from sambench.variants.likes import complete
@@ -126,6 +126,8 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
                     found=name,
                     remedy=near_matches(name, registry),
                 )
+    limits = config["study"].get("only", {})
+    _check_limits(limits, registries, [*config["detectors"], *MEASURES, *filter(re.compile(SAMPLER).match, limits)])
     for section, key in (("efficiency", "reference"), ("segevery", "detector")):
         name = config[section][key]
         if name not in cards:
@@ -151,6 +153,22 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
                     remedy="remove it from one of the two",
                 )
             groups[prompt] = group
+
+
+def _check_limits(limits: Mapping[str, Any], registries: Mapping[str, Iterable[str]], others: Iterable[str]) -> None:
+    """Raise InputError for a limit of `study.only` about a name that nothing has.
+
+    What a registry has and the study has not may be named: a study of fewer variants keeps the limits of a larger one.
+    """
+    known = [*others, *(name for registry in registries.values() for name in registry)]
+    named: list[tuple[str, str, Iterable[str]]] = [("study.only", name, known) for name in limits]
+    for limit, lists in limits.items():
+        for kind, names in lists.items():
+            named += [(f"study.only.{limit}.{kind}", name, registries[kind]) for name in names or ()]
+    for field, name, among in named:
+        if name not in among:
+            remedy = near_matches(name, dict.fromkeys(among))
+            raise InputError("config", field, expected="a name that the study may have", found=name, remedy=remedy)
 
 
 def check_dataset(name: str, entry: Dataset) -> None:

@@ -144,6 +144,8 @@ def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int
     for name in study.settings.prompt_groups[group]:
         kind, _, count = name.partition("_")
         if name in study.settings.detectors:
+            if not study.wanted(name, dataset):
+                continue
             of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
             total += of_lvis if dataset.startswith("lvis") else DETECTIONS
         elif name.endswith("box") or "point" in card.prompts:

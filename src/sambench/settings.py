@@ -149,8 +149,16 @@ def _own_folder(name: str) -> str:
     return name
 
 
+class Only(Section):
+    """What one member of a study is combined with; a list that is left out limits nothing."""
+
+    datasets: Maybe[Names] = Field(None, description="the only datasets that it is combined with")
+    variants: Maybe[Names] = Field(None, description="the only variants that it is combined with")
+    runtimes: Maybe[Names] = Field(None, description="the only runtimes that it is combined with")
+
+
 class StudySelection(Section):
-    """What a study runs: every combination of dataset, variant, runtime and prompt group."""
+    """What a study runs: every combination of dataset, variant, runtime and prompt group that `only` allows."""
 
     name: Annotated[Name, Field(max_length=100), AfterValidator(_own_folder)] = Field(
         "config",
@@ -184,6 +192,11 @@ class StudySelection(Section):
         "counted without weights or images), `latency` (times and peak memory), `throughput` (images per second by "
         "batch size), `agreement` (the masks of each runtime against eager float32); without a checkpoint the weights "
         "are random and the table says so: docs/cost.md"
+    )
+    only: dict[Name, Only] = Field(
+        default_factory=dict,
+        description="limits: a dataset, variant, runtime, prompt group, detector, sampler or measure of the study, and "
+        "what alone it is combined with, such as `fast: {variants: [sam_vit_h]}`",
     )
 
 

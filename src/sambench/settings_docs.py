@@ -30,6 +30,7 @@ STUDY = ("study",)
 STAGES = ("detection", "average_precision", "segevery", *MEASURES, "statistics")
 # Models with a table of their own: its marker, which is also its heading on the page.
 HEADINGS = {
+    "Only": "limits",
     "GeneratorSettings": "generator settings",
     "Runtime": "runtimes",
     "Dataset": "datasets",

@@ -5,6 +5,7 @@ No network library is imported here: Snakemake reads this module at every start.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,12 +65,27 @@ class Study:
     def jobs(self) -> list[Job]:
         """Every segany job of the study, in the order of the selections."""
         return [
-            Job(dataset, variant, runtime, group)
-            for dataset in self["datasets"]
-            for variant in self["variants"]
-            for runtime in self["runtimes"]
+            Job(*where, group)
+            for where in self.places()
             for group in self["prompt_groups"]
+            if self.wanted(group, *where) and (self.prompt_types(group) or self.detectors(group, where[0]))
         ]
+
+    def wanted(self, name: str, dataset: str = "", variant: str = "", runtime: str = "") -> bool:
+        """Whether `only` lets something of that name be combined with a dataset, a variant and a runtime; "" is any."""
+        place = {"datasets": dataset, "variants": variant, "runtimes": runtime}
+        limits = [self.settings.study.only.get(each) for each in (name, *place.values())]
+        return all(
+            allowed is None or not value or value in allowed
+            for limit in filter(None, limits)
+            for kind, value in place.items()
+            for allowed in [getattr(limit, kind)]
+        )
+
+    def places(self) -> list[tuple[str, str, str]]:
+        """Every (dataset, variant, runtime) of the study."""
+        every = itertools.product(self["datasets"], self["variants"], self["runtimes"])
+        return [place for place in every if self.wanted("", *place)]
 
     def images(self, dataset: str) -> int:
         """How many images a dataset is known to have; one shard's worth when its entry does not say."""
@@ -90,9 +106,15 @@ class Study:
         """The members of a prompt group that are made from ground truth."""
         return [name for name in self.settings.prompt_groups[group] if name not in self.settings.detectors]
 
-    def detectors(self, group: str) -> list[str]:
-        """The members of a prompt group whose prompts are the boxes of a detector."""
-        return [name for name in self.settings.prompt_groups[group] if name in self.settings.detectors]
+    def detectors(self, group: str, dataset: str = "") -> list[str]:
+        """The members of a prompt group whose prompts are the boxes of a detector, on a dataset or on any."""
+        names = [name for name in self.settings.prompt_groups[group] if name in self.settings.detectors]
+        return [name for name in names if self.wanted(name, dataset)]
+
+    def detectors_on(self, dataset: str) -> list[str]:
+        """The detectors of all selected prompt groups on a dataset, in their order, each once."""
+        groups = [group for group in self["prompt_groups"] if self.wanted(group, dataset)]
+        return list(dict.fromkeys(name for group in groups for name in self.detectors(group, dataset)))
 
     def detector_groups(self) -> list[str]:
         """The selected prompt groups that have a detector."""
@@ -100,8 +122,7 @@ class Study:
 
     def mask_jobs(self) -> list[Job]:
         """The segany jobs that also yield masks."""
-        groups = self.detector_groups()
-        return [job for job in self.jobs() if job.group in groups]
+        return [job for job in self.jobs() if self.detectors(job.group, job.dataset)]
 
     def mask_files(self) -> list[str]:
         """Every file of masks that the segany stage yields."""
@@ -138,17 +159,17 @@ class Study:
 
     def everything_jobs(self) -> list[EverythingJob]:
         """Every job of segment everything."""
-        return [EverythingJob(*job, sampler) for job in self.measuring_jobs() for sampler in self["samplers"]]
-
-    def measuring_jobs(self) -> list[tuple[str, str, str]]:
-        """(dataset, variant, runtime) of every job of a measure that needs data."""
         return [
-            (dataset, variant, runtime)
-            for dataset in self["datasets"]
-            for variant in self["variants"]
-            for runtime in self["runtimes"]
+            EverythingJob(*where, sampler)
+            for where in self.places()
+            for sampler in self["samplers"]
+            if self.wanted(sampler, *where)
         ]
 
-    def measured_files(self, stage: str) -> list[str]:
+    def measuring_jobs(self, measure: str) -> list[tuple[str, str, str]]:
+        """(dataset, variant, runtime) of every job of a measure that needs data."""
+        return [where for where in self.places() if self.wanted(measure, *where)]
+
+    def measured_files(self, measure: str) -> list[str]:
         """Every result file of a measure that needs data."""
-        return [measured_file(self.results, stage, *job) for job in self.measuring_jobs()]
+        return [measured_file(self.results, measure, *job) for job in self.measuring_jobs(measure)]

@@ -50,6 +50,13 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
             "study.variants: expected a name .* found sam_vitb; did you mean sam_vit_b",
         ),
         ("study/datasets", ["coco"], "study.datasets: expected a name .* found coco; did you mean"),
+        ("study/only", {"fsat": {}}, "config: study.only: expected a name .* found fsat; did you mean fast"),
+        (
+            "study/only",
+            {"fast": {"variants": ["sam_vitb"]}},
+            "study.only.fast.variants: expected a name .* found sam_vitb; did you mean sam_vit_b",
+        ),
+        ("study/only", {"fast": {"variant": []}}, "study.only.fast: expected a known key, found variant"),
         ("study/runtimes", [], "config: study.runtimes: expected 1 or more entries, found \\[\\]"),
         ("study/selections", ["single"], "config: study.selections: expected argmax among .* found \\[single\\]"),
         ("study/selections", ["argmax"] * 2, "study.selections: expected entries that differ, found argmax twice"),
@@ -153,6 +160,34 @@ def test_no_study_takes_the_name_of_a_folder_that_studies_share(root: Path) -> N
     folders = {name for text in texts for name in re.findall(r"\{(?:RESULTS|results)\}/([\w.]+)", text)}
     assert {"datasets", "prompts", "segevery", "logs"} <= folders, "the pattern finds them"
     assert folders | set(MEASURES) | {"segany", "masks"} <= SHARED
+
+
+def test_limits_of_a_study(registries: dict[str, Any]) -> None:
+    config = changed(registries, "study/datasets", ["scenes", "coco_subset"])
+    config = changed(config, "study/variants", ["box_fill", "mobilesam"])
+    config = changed(config, "study/runtimes", ["eager", "fast"])
+    config = changed(config, "study/prompt_groups", ["ground_truth", "found"])
+    config = changed(config, "study/samplers", ["grid_16", "native"])
+    config = changed(config, "prompt_groups/found", ["yolov8n", "yolov8s"])
+    config = changed(
+        config,
+        "study/only",
+        {
+            "fast": {"variants": ["mobilesam"]},
+            "yolov8s": {"datasets": ["coco_subset"]},
+            "grid_16": {"datasets": ["scenes"], "runtimes": ["eager"]},
+            "latency": {"datasets": ["scenes"], "variants": ["box_fill"]},
+        },
+    )
+    study = read_study(config)
+    assert len(study.jobs()) == 2 * 2 * 3, "every dataset and group, with three pairs of variant and runtime"
+    assert ("box_fill", "fast") not in {(job.variant, job.runtime) for job in study.jobs()}
+    assert study.detectors_on("scenes") == ["yolov8n"] and study.detectors_on("coco_subset") == ["yolov8n", "yolov8s"]
+    grids = [job for job in study.everything_jobs() if job.sampler == "grid_16"]
+    assert {(job.dataset, job.runtime) for job in grids} == {("scenes", "eager")} and len(grids) == 2
+    assert study.measuring_jobs("latency") == [("scenes", "box_fill", "eager")]
+    config = changed(config, "study/only/yolov8n", {"datasets": ["coco_subset"]})
+    assert {job.dataset for job in read_study(config).jobs() if job.group == "found"} == {"coco_subset"}
 
 
 def test_an_unknown_key_comes_before_what_is_missing_for_it(registries: dict[str, Any]) -> None:

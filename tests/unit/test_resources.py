@@ -101,7 +101,7 @@ def test_shards_follow_the_number_of_images(survey: Study) -> None:
 def test_snakemake_costs_less_than_a_twentieth_of_every_sharded_job_of_the_survey(survey: Study) -> None:
     seconds = [resources.estimate(survey, "segany", job._asdict()) for job in survey.jobs()]
     sharded = [shard for shard in seconds if shard > 31]  # the others only say that a variant has no such runtime
-    assert len(sharded) > 300
+    assert len(sharded) > 50
     assert OVERHEAD / min(sharded) < 0.05
 
 

@@ -138,12 +138,6 @@ def read_detectors(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Detect
     return {name: Detector(name=name, **entry) for name, entry in entries.items()}
 
 
-def selected_detectors(config: Mapping[str, Any]) -> list[str]:
-    """The detectors that the selected prompt groups name, in their order, each once."""
-    groups = [config["prompt_groups"][group] for group in config["study"]["prompt_groups"]]
-    return list(dict.fromkeys(name for group in groups for name in group if name in config["detectors"]))
-
-
 def build(card: Detector, runtime: Runtime, folders: Iterable[Path], *, random_weights: bool = False) -> BoxDetector:
     """Build a detector ready to run, with the weights of its files.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sambench.config import CONFIG_FOLDER
-from sambench.detectors.registry import read_detectors, selected_detectors
+from sambench.detectors.registry import read_detectors
 from sambench.errors import InputError, near_matches
 from sambench.study import Study
 from sambench.variants.cards import Card
@@ -258,8 +259,9 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
             items.append(Retrieval("variants", name, checkpoints=card.checkpoints, wanted=wanted))
     detectors = read_detectors(study.plain["detectors"])
     published = {item.target: item.name for item in read_table().values() if item.kind == "boxes"}
-    for detector in (detectors[name] for name in selected_detectors(study.plain)):
-        files = [detector.result_file(dataset) for dataset in study["datasets"]]
+    on = {dataset: study.detectors_on(dataset) for dataset in study["datasets"]}
+    for detector in (detectors[name] for name in dict.fromkeys(itertools.chain(*on.values()))):
+        files = [detector.result_file(dataset) for dataset in on if detector.name in on[dataset]]
         names = [published[file] for file in files if file in published]
         runs = bool(detector.builder) and not all(files)
         checkpoints = detector.checkpoints if runs and fetchable(detector.checkpoints) else ()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 FACTS = ("weights", "decoder", "first_ms", "others", "busy")
 
 
-def jobs_of(study: Study) -> list[list[str]]:
+def jobs_of(study: Study, measure: str) -> list[list[str]]:
     """The jobs of a measure, as (dataset, variant, runtime)."""
-    return [list(job) for job in study.measuring_jobs()]
+    return [list(job) for job in study.measuring_jobs(measure)]
 
 
 def read_measured(

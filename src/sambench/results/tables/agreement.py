@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"jobs": jobs_of(study), "statistics": study.bootstrap}
+    return {"jobs": jobs_of(study, "agreement"), "statistics": study.bootstrap}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from sambench.study import Study
 
 
+def datasets(study: Study) -> list[str]:
+    return [dataset for dataset in study["datasets"] if study.detectors_on(dataset)]
+
+
 def sources(study: Study) -> list[str]:
-    return [box_precision_file(study.results, dataset) for dataset in study["datasets"]]
+    return [box_precision_file(study.results, dataset) for dataset in datasets(study)]
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"datasets": study["datasets"]}
+    return {"datasets": datasets(study)}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def sources(study: Study) -> list[str]:
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"jobs": jobs_of(study), "statistics": study.bootstrap, "tables": tables_needed(study)}
+    return {"jobs": jobs_of(study, "latency"), "statistics": study.bootstrap, "tables": tables_needed(study)}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:

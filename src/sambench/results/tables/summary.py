@@ -87,7 +87,7 @@ def tables_needed(study: Study) -> dict[str, str]:
 
 def settings(study: Study) -> dict[str, Any]:
     return {
-        "jobs": [list(job) for job in study.measuring_jobs()],
+        "jobs": [list(job) for job in study.places()],
         "segany": [[job.variant, job.shard_files(study.results, study.shards(job.dataset))[0]] for job in study.jobs()],
         "tables": tables_needed(study),
         "cards": {name: card_entry(study.cards[name]) for name in study["variants"]},

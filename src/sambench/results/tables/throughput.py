@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"jobs": jobs_of(study)}
+    return {"jobs": jobs_of(study, "throughput")}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
