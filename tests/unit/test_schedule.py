@@ -10,6 +10,7 @@ from sambench import graph
 from sambench.config import Study, read_study, read_study_file
 from sambench.errors import InputError
 from sambench.graph import PlannedJob, read_jobs
+from sambench.results.table import selected_tables
 from sambench.schedule import ALL, START, Task, by_stage, read_seconds, report, simulate, tasks
 
 
@@ -103,7 +104,8 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     segany = {f"segany/{one}/ground_truth/{shard}-of-2" for shard in (0, 1)}
     clocks = {f"latency/{one}", f"segevery/{one}/grid_16/time"}
     quality = f"segevery/{one}/grid_16/quality"
-    tables = {f"tables/{study.name}/accuracy_boxes", f"tables/{study.name}/accuracy_points"}
+    tables = {f"tables/{study.name}/{table.name}" for table in selected_tables(study) if table.large}
+    assert len(tables) >= 2
     index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
     assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *tables}
     assert {name for name, task in on_cluster.items() if task.width == ALL} == clocks
