@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from sambench import resources
 from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import named, read_study
+from sambench.datasets.identity import dataset_identity
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
@@ -106,6 +107,14 @@ def content_of(wildcards):
     if study.settings.datasets[wildcards.dataset].generator:
         return ""
     return content([annotations_of(wildcards)], f"datasets/{wildcards.dataset}")
+
+
+def pictures_of(wildcards):
+    """The identity of all image files of a data set: a replaced one makes its index run again."""
+    if study.settings.datasets[wildcards.dataset].generator:
+        return ""
+    whole = study.reading(wildcards.dataset)["check_images"] == "full"
+    return dataset_identity([annotations_of(wildcards)], folder_of(wildcards), whole=whole)
 
 
 def content(files, retrieval):

@@ -56,6 +56,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for i in (1, 2):
         Image.new("RGB", (WIDTH, HEIGHT), (i, 20, 30)).save(folder / f"{i}.png")
+        Image.new("RGB", (40, 33)).save(folder / f"large_{i}.png")
     return folder
 
 
@@ -76,7 +77,7 @@ def test_columns_types_and_order(images: Path) -> None:
         annotation(3, bbox=[0.5, 1, 2, 2.25], area=3.5, iscrowd=1),
     ]
     index = read(dataset(*rows), images)
-    assert index.images.to_dict("list") == {
+    assert index.images[["image_id", "path", "width", "height"]].to_dict("list") == {
         "image_id": [1, 2],
         "path": [str(images / "1.png"), str(images / "2.png")],
         "width": [WIDTH] * 2,
@@ -267,7 +268,7 @@ MALFORMED = [
     ),
     (
         "annotations.1.segmentation",
-        [SQUARE, [1, 1, 3, 3]],
+        [SQUARE, [1, 1, 3, 3, 1, 2, 3]],
         "segmentation[1]: expected x0, y0, x1, y1, ...: an e",
     ),
     (
@@ -393,7 +394,7 @@ POLYGONS = st.lists(
 def test_polygons_are_drawn_as_pycocotools_draws_them(images: Path, polygons: list[list[float]]) -> None:
     document = dataset(annotation(1, segmentation=polygons), annotation(2))
     for image in document["images"]:
-        image |= {"width": 40, "height": 33}
+        image |= {"width": 40, "height": 33, "file_name": f"large_{image['id']}.png"}
     index = read(document, images)
     expected = coco_mask.merge(coco_mask.frPyObjects(polygons, 33, 40))
     if coco_mask.decode(expected).any():

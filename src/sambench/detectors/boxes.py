@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sambench.datasets.coco import read_image
+from sambench.datasets.pictures import read_image, view_of
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
 from sambench.evaluate.score import COCO, Truth, read_results
@@ -47,7 +47,7 @@ def find_boxes(
     rows = list(ordered.itertuples(index=False))
 
     def load(row: Any) -> tuple[Any, Any]:
-        return row, detector.prepare(read_image(row.path, row.width, row.height))
+        return row, detector.prepare(read_image(row.path, row.width, row.height, view_of(row)))
 
     def found() -> Iterator[tuple[Any, Detections]]:
         batch: list[tuple[Any, Any]] = []
