@@ -221,7 +221,14 @@ def download(
 
 
 @app.command
-def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnostic: bool = False) -> None:
+def score(
+    ground_truth: Path,
+    results: Path,
+    *,
+    iou_type: str = "",
+    class_agnostic: bool = False,
+    max_dets: int | None = None,
+) -> None:
     """Print the average precision and recall of a result file as JSON: fractions, unrounded, by COCO's or LVIS's rules.
 
     - `sambench score instances_val2017.json results.json --iou-type segm`
@@ -238,12 +245,21 @@ def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnost
         segm or bbox; by default masks if the first result has one
     class_agnostic
         let a detection match an object of any category
+    max_dets
+        detections that are looked at, in the place of COCO's 100 of an image and category and LVIS's 300 of an image
     """
     import json
 
     from sambench.evaluate.score import score as score_files
 
-    print(json.dumps(score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic), indent=2))
+    found = score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic, max_dets=max_dets)
+    print(json.dumps(found, indent=2))
+    if found["over_max_dets"]:
+        print(
+            f"warning: {found['over_max_dets']} of {found['images']} images have more objects than the "
+            f"{found['max_dets']} detections that are looked at, so that not all can be found; see --max-dets",
+            file=sys.stderr,
+        )
 
 
 @app.command

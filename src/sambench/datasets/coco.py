@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
-from sambench.datasets import checks, federated, inspection
+from sambench.datasets import checks, federated, inspection, plausibility
 from sambench.datasets.annotations import DEGENERATE, Annotations, Instance, draw, read
 from sambench.datasets.faults import Faults
 from sambench.datasets.identity import identities
 from sambench.datasets.inspection import Look, Reading
 from sambench.datasets.pictures import read_image
 from sambench.errors import InputError
+from sambench.status import ALL_CROWDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,9 +136,13 @@ def index(
     frequencies = {category["id"]: category.get("frequency") for category in truth.categories}
     chosen = [instance for instance in truth.instances if instance.image_id in pictures]
     chosen.sort(key=lambda instance: (instance.image_id, instance.annotation_id))
-    drawn = [row for instance in chosen if (row := _draw(instance, pictures[instance.image_id], counts))]
+    evidence: list[list[float]] = []
+    drawn = [row for instance in chosen if (row := _draw(instance, pictures[instance.image_id], counts, evidence))]
     if not drawn:
         raise _nothing_left(annotations, len(truth.instances), counts, [*bad.values()])
+    warnings = _check_boxes(evidence, annotations)
+    warnings |= _crowding(drawn, truth.federated)
+    warnings |= inspection.warnings([(pictures[image_id].path, looks[image_id]) for image_id in sorted(pictures)])
 
     import pandas as pd  # takes longer than all else does for a command that wants the checks only
 
@@ -151,6 +157,7 @@ def index(
         images=table.astype({"image_id": "int64", "width": "int32", "height": "int32", "orientation": "int8"}),
         instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
         counts={reason: counts[reason] for reason in REASONS},
+        warnings=warnings,
     )
 
 
@@ -212,8 +219,40 @@ def _nothing_left(path: Path, total: int, counts: Mapping[str, int], bad: Sequen
     return checks.refusal(path, "annotations", "at least one instance with a mask", found, remedy)
 
 
-def _draw(instance: Instance, picture: _Image, counts: Counter[str]) -> dict[str, Any] | None:
-    """The row of an instance; None, and counted, for one that the protocol leaves out or that has no pixel."""
+def _check_boxes(evidence: list[list[float]], path: Path) -> dict[str, int]:
+    """Warnings about annotation boxes that are not those of their masks; InputError where that is beyond doubt."""
+    if not evidence:
+        return {}
+    table = np.array(evidence)
+    warnings = {}
+    for finding in plausibility.boxes_of_masks(table[:, :4], table[:, 4:8], table[:, 8:]):
+        if finding.sure:
+            remedy = "convert them, or leave bbox out for the mask's own"
+            found = f"{finding.count} of {finding.total} {finding.text}"
+            raise checks.refusal(path, "annotations", f"bbox as {plausibility.STATED}", found, remedy)
+        warnings[finding.text] = finding.count
+    return warnings
+
+
+def _crowding(drawn: list[dict[str, Any]], lvis: bool) -> dict[str, int]:
+    """Warnings about what average precision cannot see."""
+    objects = [row for row in drawn if not row["iscrowd"]]
+    if not objects:
+        return {ALL_CROWDS: len(drawn)}
+    limit, kind = (300, "") if lvis else (100, " of a category")
+    groups = Counter((row["image_id"], 0 if lvis else row["category_id"]) for row in objects)
+    images = {image_id for (image_id, _), count in groups.items() if count > limit}
+    text = f"images with more than {limit} instances{kind}: average precision looks at {limit} detections{kind}"
+    return {text: len(images)} if images else {}
+
+
+def _draw(
+    instance: Instance, picture: _Image, counts: Counter[str], evidence: list[list[float]]
+) -> dict[str, Any] | None:
+    """The row of an instance; None, and counted, for one that the protocol leaves out or that has no pixel.
+
+    evidence: takes in a box that the file has, the corners of the mask's own, and the size of the image.
+    """
     if instance.area is not None and instance.area < 1:
         counts[SKIPPED_AREA] += 1
         return None
@@ -229,7 +268,10 @@ def _draw(instance: Instance, picture: _Image, counts: Counter[str]) -> dict[str
         return None
     counts[COMPUTED_AREA] += instance.area is None
     counts[COMPUTED_BOX] += instance.box is None
-    box = coco_mask.toBbox(rle) if instance.box is None else instance.box
+    x, y, w, h = coco_mask.toBbox(rle).tolist()
+    box = [x, y, w, h] if instance.box is None else instance.box
+    if instance.box is not None:
+        evidence.append([*instance.box, x, y, x + w, y + h, picture.width, picture.height])
     return {
         "annotation_id": instance.annotation_id,
         "image_id": instance.image_id,

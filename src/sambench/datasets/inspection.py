@@ -18,7 +18,7 @@ from sambench.errors import InputError
 
 _READERS = 8  # threads, which mostly wait for the disk
 _SAMPLE = 8  # pictures of 16 bits that are decoded, to see which part of the range they use
-_DARK = 1 << 14  # values below are the darkest quarter of 16 bits
+_DARK = 1 << 14  # below is the darkest quarter of 16 bits
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,22 @@ def look_at_all(rows: Sequence[tuple[str, int, int]], reading: Reading) -> list[
         return list(pool.map(attempt, rows))
 
 
+def warnings(looks: Sequence[tuple[str, Look]]) -> dict[str, int]:
+    """What had to be guessed about pictures that can be read, and of how many; looks: by path."""
+    guessed = sum(look.guessed for _, look in looks)
+    surplus = sum(look.surplus for _, look in looks)
+    deep = [path for path, look in looks if look.values.bits > 8 and not look.view.scaling]
+    found = {}
+    if guessed:
+        found["images with an EXIF orientation that their size does not settle, read as stored (key `exif`)"] = guessed
+    if surplus:
+        found["images with more bands than red, green and blue, of which the first three are read"] = surplus
+    if deep and (largest := brightest(deep)) < _DARK:
+        text = f"images of 16 bits with values up to {largest:.0f}, which become 0 to {int(largest) >> 8} of 255"
+        found[f"{text} (key `range`)"] = len(deep)
+    return found
+
+
 def brightest(paths: Sequence[str]) -> float:
     """The largest value of a few of these pictures of 16 bits, spread evenly over the list."""
     step = max(1, len(paths) // _SAMPLE)
@@ -88,11 +104,6 @@ def brightest(paths: Sequence[str]) -> float:
         with pictures.readable(path), pictures.opened(path) as picture:
             largest = max(largest, float(np.max(pictures.raw(picture), initial=0)))
     return largest
-
-
-def is_dark(largest: float) -> bool:
-    """Whether such pictures are nearly black once their lower 8 bits are gone."""
-    return largest < _DARK
 
 
 def _fits_turned(picture: Any, stated: tuple[int, int]) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,14 @@ class Truth:
         return federated.known_categories(self.images[image_id], self.annotations.get(image_id, ()))
 
 
-def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False) -> dict[str, Any]:
+def score(
+    truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False, max_dets: int | None = None
+) -> dict[str, Any]:
     """All statistics of the format's own evaluator as fractions, unrounded, and what they were made from.
 
-    iou_type: SEGM or BBOX; when empty, masks if the first result has one.
+    iou_type: SEGM or BBOX; when empty, masks if the first result has one. max_dets: in the place of the format's own
+    limit, most detections that are looked at. `over_max_dets` in the answer: images with more objects than that, of
+    which some cannot be found.
     A file is LVIS where its images have `neg_category_ids`, else COCO.
 
     Raises InputError for whatever is wrong with either file.
@@ -64,6 +68,11 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         first = next(_entries(results), None)
         iou_type = SEGM if isinstance(first, dict) and "segmentation" in first else BBOX
     reference = read_truth(truth, iou_type)
+    if max_dets is not None:
+        if max_dets < 1:
+            raise InputError("--max-dets", expected="a whole number from 1", found=max_dets)
+        limits = (*(limit for limit in reference.rules.limits[:-1] if limit < max_dets), max_dets)
+        reference = replace(reference, rules=replace(reference.rules, limits=limits))
     found = read_results(results, iou_type, reference, truth)
     count = sum(map(len, found.values()))
     evaluator = Evaluator(reference.categories, iou_type, reference.rules, class_agnostic=class_agnostic)
@@ -80,10 +89,22 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         "iou_type": iou_type,
         "rules": reference.rules.name,
         "class_agnostic": class_agnostic,
+        "max_dets": reference.rules.limits[-1],
+        "over_max_dets": _over_limit(reference, class_agnostic=class_agnostic),
         "images": len(reference.images),
         "annotations": sum(map(len, reference.annotations.values())),
         "detections": count,
     }
+
+
+def _over_limit(truth: Truth, *, class_agnostic: bool) -> int:
+    """How many images have more objects than detections that are looked at, per category by COCO's rules."""
+    together = truth.rules.federated or class_agnostic
+    over = 0
+    for rows in truth.annotations.values():
+        groups = Counter(None if together else row["category_id"] for row in rows if not row["iscrowd"])
+        over += any(count > truth.rules.limits[-1] for count in groups.values())
+    return over
 
 
 def read_truth(path: Path, iou_type: str) -> Truth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
-from sambench.jobs import notes_file
-from sambench.parquet import read_parquet
+from sambench.jobs import boxes_file, notes_file
+from sambench.parquet import read_parquet, read_provenance
 from sambench.results.table import Table, concat
 
 if TYPE_CHECKING:
@@ -27,20 +28,36 @@ def selected(study: Study) -> bool:
 
 
 def sources(study: Study) -> list[str]:
-    return [notes_file(study.results, dataset) for dataset in study["datasets"]]
+    files = [notes_file(study.results, dataset) for dataset in study["datasets"]]
+    names = settings(study)["detectors"]
+    return files + [boxes_file(study.results, dataset, name) for dataset in study["datasets"] for name in names]
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"datasets": study["datasets"]}
+    """Detectors: those whose boxes are prompts."""
+    detectors = sorted({name for group in study.detector_groups() for name in study.detectors(group)})
+    return {"datasets": study["datasets"], "detectors": detectors}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
     parts = []
     for dataset in settings["datasets"]:
         notes = read_parquet(Path(notes_file(results, dataset)), records.NOTES).to_pandas()
+        boxes = [
+            {"kind": "warning", "note": f"{name}: {text}", "count": count}
+            for name in settings["detectors"]
+            for text, count in _warnings(Path(boxes_file(results, dataset, name))).items()
+        ]
+        notes = concat([notes, pd.DataFrame(boxes)], records.NOTES)
         notes.insert(0, "dataset", dataset)
         parts.append(notes)
     return concat(parts, SCHEMA)
+
+
+def _warnings(boxes: Path) -> dict[str, int]:
+    """What looked wrong with imported boxes, and how often."""
+    found: dict[str, int] = json.loads(read_provenance(boxes).get("warnings", "{}"))
+    return found
 
 
 TABLE = Table(
