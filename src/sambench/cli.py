@@ -119,6 +119,7 @@ def segment(
     everything: bool = False,
     sampler: str = "",
     device: str = "auto",
+    value_range: Annotated[str, cyclopts.Parameter(name="--range")] = "",
     weights: WeightsFolders = None,
     config: ConfigFile = None,
 ) -> None:
@@ -148,8 +149,11 @@ def segment(
         how --everything finds them: grid_32 and the like, hierarchical, native; by default what the variant has
     device
         auto, cpu or cuda
+    value_range
+        LOW,HIGH or percentile: which values of an image of more than 8 bits become black and white
     """
     from sambench import segment as trial
+    from sambench.datasets.pictures import read_upright
     from sambench.variants.base import Runtime
     from sambench.variants.cards import find_card, read_cards
     from sambench.variants.registry import build
@@ -157,7 +161,10 @@ def segment(
     registries, folders = read_config(config, weights)
     card = find_card(read_cards(registries["variants"]), variant)
     prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
-    picture = trial.read_picture(image)
+    trial.check_output(output)
+    picture = read_upright(image, trial.parse_range(value_range))
+    if prompts is not None:
+        trial.check_prompts(prompts, picture.shape[:2])
     if prompts is not None and card.prompts and prompts.kind not in card.prompts:
         raise InputError(variant, expected=f"prompts of kind {' or '.join(card.prompts)}", found=prompts.kind)
     model = build(card, Runtime(device=device), folders)
@@ -168,7 +175,7 @@ def segment(
     if prompts is None:
         masks, scores = trial.all_masks(model, picture, sampler)
     else:
-        masks, scores = trial.chosen_masks(model.decode(model.encode([picture])[0], prompts), card.selection)
+        masks, scores = trial.prompted_masks(model, picture, prompts, card.selection)
     trial.write_picture(output, trial.draw(picture, list(masks), prompts))
     for number, (mask, score) in enumerate(zip(masks, scores, strict=True), 1):
         known = "" if score != score else f", predicted IoU {score:.3f}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sambench.datasets.pictures import PERCENTILE
 from sambench.errors import InputError
 from sambench.evaluate.segany import enlarge
 from sambench.files import atomic
@@ -47,6 +48,19 @@ def parse_numbers(text: str, count: int, field: str, form: str) -> list[float]:
     if len(values) != count or not np.isfinite(values).all():
         raise InputError("segment", field, expected=f"{form} in pixels", found=text)
     return values
+
+
+def parse_range(text: str) -> str:
+    """`--range` as pictures.View has it: empty, `percentile` or `LOW,HIGH`."""
+    if text in ("", PERCENTILE):
+        return text
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high or not np.isfinite([low, high]).all():
+        raise InputError("segment", "--range", expected="percentile, or LOW,HIGH with LOW below HIGH", found=text)
+    return f"{low},{high}"
 
 
 def make_prompts(boxes: Sequence[str], points: Sequence[str], background: Sequence[str]) -> Prompts:

@@ -7,6 +7,7 @@ on; the index decides it once per picture (inspection.py), so that it is the sam
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ PIXEL_LIMIT = 2**28
 Exif = Literal["apply", "ignore", "auto"]
 PERCENTILE = "percentile"
 PERCENTILES = (1, 99)
+
+_PILLOW_ON_TIFF = logging.getLogger("PIL.TiffImagePlugin")
 
 # What EXIF's orientations 2 to 8 ask for: (H, W, ...) -> the same pixels, to be seen upright.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -110,6 +113,7 @@ def opened(path: str | Path) -> Iterator[Any]:
     Raises InputError above PIXEL_LIMIT, before a pixel is read.
     """
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is for web servers; ours is checked just below
+    _PILLOW_ON_TIFF.setLevel(logging.CRITICAL)  # it prints about every file that it leaves to tifffile
     try:
         picture = Image.open(path)
     except (OSError, ValueError) as error:
@@ -310,4 +314,4 @@ def _scaled(pixels: np.ndarray, scaling: str) -> np.ndarray:
         low, high = map(float, scaling.split(","))
     if not low < high:
         return np.zeros(values.shape, dtype=np.uint8)
-    return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    return np.rint((values.clip(low, high) - low) / (high - low) * 255).astype(np.uint8)
