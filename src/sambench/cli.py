@@ -334,6 +334,106 @@ def simulate(
 
 
 @app.command
+def compare(
+    first: str,
+    second: str,
+    *,
+    study: Path | None = None,
+    prompt: str = "",
+    selection: Literal["argmax", "single", "oracle"] = "argmax",
+) -> None:
+    """Compare two finished studies, or two variants of one: what differs beyond noise, by prompt, size and category.
+
+    - `sambench compare results/before results/after`
+    - `sambench compare mobilesam edgesam --study config/survey.yaml`
+    - `sambench compare mobilesam@eager mobilesam@fast --study results/survey`
+
+    Differences are those of the second from the first on the same prompts, with 95 % intervals of a bootstrap over
+    images that are corrected for many comparisons: docs/results.md.
+
+    Parameters
+    ----------
+    first
+        a study's configuration file or folder of results; with --study a variant, or VARIANT@RUNTIME
+    second
+        likewise
+    study
+        the study that both are variants of
+    prompt
+        only this prompt set
+    selection
+        the rule that chooses among the candidate masks
+    """
+    from sambench.results import decide, decide_pages, paired
+    from sambench.results.finished import category_names, find_study
+
+    if study is not None:
+        whole = find_study(study)
+        pairs = list(decide.of_variants(whole, first, second, selection))
+        labels = (first, second)
+    else:
+        whole, other = find_study(Path(first)), find_study(Path(second))
+        pairs = list(decide.of_studies(whole, other, selection))
+        labels = (whole.name, other.name) if whole.name != other.name else ("first", "second")
+    pairs = [pair for pair in pairs if prompt in ("", pair.prompt) and len(pair.instances)]
+    if not pairs:
+        remedy = "compare what was run on the same data sets with the same prompt sets"
+        raise InputError(f"{first}, {second}", expected="prompts that both answered", found="none", remedy=remedy)
+    draws = whole.plan["bootstrap"]
+    names = {dataset: category_names(whole.results, dataset) for dataset in paired.datasets(whole.plan)}
+    print(
+        decide_pages.comparison_page(
+            labels,
+            pairs,
+            decide.differences(pairs, **draws),
+            decide.by_category(pairs, names, **draws),
+            decide.most_different(pairs, names),
+        )
+    )
+
+
+@app.command
+def recommend(
+    study: Path,
+    *,
+    budget_ms: float | None = None,
+    memory_mib: float | None = None,
+    licence: Literal["any", "permissive"] = "any",
+    prompt: str = "",
+    runtime: str = "",
+) -> None:
+    """The variant of a finished study with the highest mIoU within a budget, and whether it is shown to be the best.
+
+    - `sambench recommend config/survey.yaml --budget-ms 500 --memory-mib 2000 --licence permissive`
+
+    Parameters
+    ----------
+    study
+        its configuration file or its folder of results
+    budget_ms
+        the most milliseconds that one image with one box may take
+    memory_mib
+        the largest peak of memory
+    licence
+        permissive: only where code and weights may be used, changed and sold by anybody; what is unstated may not
+    prompt
+        the prompt set that decides; by default box, else mask_center and so on, as in the summary
+    runtime
+        only this runtime
+    """
+    from sambench.results import decide, decide_pages
+    from sambench.results.finished import find_study
+
+    budget = decide.Budget(budget_ms, memory_mib, licence)
+    found = [
+        decide_pages.recommendation_page(one) for one in decide.recommend(find_study(study), budget, prompt, runtime)
+    ]
+    if not found:
+        raise InputError(study, expected="a study with prompts from ground truth", found="none")
+    print("\n\n".join(found))
+
+
+@app.command
 def stage(job: Path) -> None:
     """Run one job of a study again by hand, as the workflow ran it; for debugging.
 

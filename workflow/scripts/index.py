@@ -1,5 +1,6 @@
 """Index a COCO-format dataset: one table of images, one of instances, and notes on what was found."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def main(
         report=faults,
     )
     origin = provenance([str(annotations), str(folder), reading, image_limit]) | inputs(annotations=annotations)
-    write_parquet(instances, index.instances, INSTANCES, origin)
+    names = {"category_names": json.dumps(index.category_names)}
+    write_parquet(instances, index.instances, INSTANCES, origin | names)
     write_parquet(images, index.images, IMAGES, origin)
     table = index.notes()
     write_parquet(notes, table, NOTES, origin)

@@ -63,12 +63,14 @@ class Index:
         else None; sorted by image_id, then annotation_id.
     counts: how much was left out or completed, by reason (REASONS).
     warnings: what is plausible and may yet be wrong: a sentence, and how many images or instances it is about.
+    category_names: by id, of the categories that the file lists.
     """
 
     images: pd.DataFrame
     instances: pd.DataFrame
     counts: dict[str, int]
     warnings: dict[str, int] = field(default_factory=dict)
+    category_names: dict[int, str] = field(default_factory=dict)
 
     def notes(self) -> pd.DataFrame:
         """The columns of records.NOTES: how much there is, what was left out or completed, and warnings."""
@@ -158,6 +160,7 @@ def index(
         instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
         counts={reason: counts[reason] for reason in REASONS},
         warnings=warnings,
+        category_names={entry["id"]: str(entry.get("name", entry["id"])) for entry in truth.categories},
     )
 
 
