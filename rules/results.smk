@@ -1,7 +1,7 @@
 """From what was measured to tables, figures, the report and MLflow: rules that only go through the registry of tables."""
 
 TABLES = selected_tables(study)
-FIGURES = [table.name for table in TABLES if table.draw and {*table.drawn_from} <= {other.name for other in TABLES}]
+FIGURES = selected_figures([table.name for table in TABLES])  # each with the tables that it is drawn from
 TABLE_FILES = [table.file(FOLDER) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
 STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
@@ -81,7 +81,7 @@ rule overview:
 
 rule figure:
     input:
-        lambda wildcards: [all_tables()[name].file(FOLDER) for name in all_tables()[wildcards.figure].drawn_from],
+        lambda wildcards: [all_tables()[name].file(FOLDER) for name in FIGURES[wildcards.figure]],
     output:
         svg=report(
             f"{FOLDER}/figures/{{figure}}.svg",
@@ -92,12 +92,15 @@ rule figure:
         png=f"{FOLDER}/figures/{{figure}}.png",
     log:
         f"{RESULTS}/logs/figures/{study.name}/{{figure}}.log",
+    wildcard_constraints:
+        figure=one_of(FIGURES),
     localrule: True
     conda:
         "../envs/sambench.yaml"
     params:
-        code=lambda wildcards: code("figure", "sambench.results.figures", all_tables()[wildcards.figure].module),
+        code=lambda wildcards: code("figure", "sambench.results.figures", all_figures()[wildcards.figure].module),
         folder=study_folder,
+        tables=lambda wildcards: FIGURES[wildcards.figure],
     script:
         "../workflow/scripts/figure.py"
 
@@ -106,6 +109,7 @@ rule report_page:
     input:
         TABLE_FILES,
         expand("{folder}/{figure}.svg", folder=f"{FOLDER}/figures", figure=FIGURES),
+        [file for dataset in study["datasets"] for file in index_of(dataset).values()],
     output:
         report=report(f"{FOLDER}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
     log:
@@ -114,9 +118,14 @@ rule report_page:
     conda:
         "../envs/sambench.yaml"
     params:
-        code=code("report", *TABLE_MODULES),
+        code=code("report", *TABLE_MODULES, *[all_figures()[name].module for name in FIGURES]),
+        name=study.name,
         folder=study_folder,
         tables=[table.name for table in TABLES],
+        figures=list(FIGURES),
+        datasets={
+            name: index_of(name) | {"title": study.settings.datasets[name].title} for name in study["datasets"]
+        },
         study=STUDY,
     script:
         "../workflow/scripts/report.py"

@@ -28,7 +28,6 @@ PLUMBING = frozenset(
             "study",
             "resources",
             "digests",
-            "datasets.faults",
             "results.table",
             "results.tables",
             "variants.cards",

@@ -135,6 +135,11 @@ def refuse(path: Path, finding: Finding | None) -> None:
         raise InputError(path, finding[0], expected=finding[1], found=finding[2], remedy=REMAKE)
 
 
+def count_rows(path: Path) -> int:
+    """How many rows a file has, without reading them."""
+    return int(pq.read_metadata(path).num_rows)
+
+
 def read_provenance(path: Path) -> dict[str, str]:
     """What `write_parquet` was told about the origin of a file, and what follows from its path.
 

@@ -3,70 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from sambench.files import atomic
+from sambench.results.drawing import (
+    COLOURS,
+    Drawing,
+    choose,
+    dot_plot,
+    inline,
+    nothing,
+    palette,
+    save,
+    stacked,
+    tooltips,
+)
+from sambench.results.layout import CEILING
 from sambench.status import OK
 
-WIDTH, ROW_HEIGHT = 150, 22  # pixels of a panel and of a variant's line in it
-PANEL = (560, 460)  # width and height of a figure of costs, pixels
+__all__ = ["accuracy_chart", "cost_chart", "cumulative_chart", "place_labels", "precision_chart", "save", "spread"]
+
+PANEL = (420, 400)  # width and height of a figure of costs, pixels
+ACROSS = 2  # such panels side by side
+HEIGHT = 420  # of a panel in the report
 LETTER, LINE = 6.2, 13.0  # width of a letter and height of a line of labels, pixels
+CROWDED = 60.0  # square pixels that a label may share with bubbles and labels before it; else it is left out
 Panel = alt.LayerChart | alt.FacetChart  # what alt.layer may give
-# Tableau's, then Okabe and Ito's where they differ enough.
-COLOURS = [
-    *("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#d4a100", "#000000", "#ff9da6"),
-    *("#0072b2", "#999999", "#6a3d9a", "#009e73"),
-]
 
 
-def accuracy_chart(table: pd.DataFrame, title: str, metric: str = "mIoU, %") -> alt.FacetChart:
-    """Mean IoU by variant with its 95 % interval: one panel a prompt set, one row of panels a dataset.
+def accuracy_chart(table: pd.DataFrame, title: str, metric: str = "mIoU, %") -> Drawing:
+    """Mean IoU by variant with its 95 % interval, best first: one panel per prompt set, one row of panels per dataset.
 
-    table: rows of a table of mean IoU; metric: what its column `miou` is. Only the headline rule `argmax` is drawn; a
-    variant without a number keeps its line, with the status on it.
+    table: rows of a table of mean IoU; metric: what its column `miou` is. The static figure is about the rule `argmax`;
+    a variant without a number keeps its line, with the status on it. The ceiling, 100 % by definition, is not drawn.
     """
-    drawn = table[table["selection"] == "argmax"].copy()
-    runtimes = drawn["runtime"].nunique()
-    drawn["label"] = drawn["variant"] if runtimes == 1 else drawn["variant"] + " @ " + drawn["runtime"]
-    drawn["text"] = [
-        f"{miou:.1f}" if pd.notna(miou) else status for miou, status in zip(drawn["miou"], drawn["status"], strict=True)
-    ]
-    drawn["at"] = drawn["miou_high"].fillna(drawn["miou"]).fillna(0)
-    order = drawn.groupby("label")["miou"].mean().sort_values(ascending=False).index.tolist()
-    # One wide table of plain columns: Vega-Lite reads inline JSON.
-    base = alt.Chart(drawn.drop(columns=["crowd"], errors="ignore")).encode(
-        y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=220, grid=True, gridColor="#eee"))
-    )
-    scale = alt.Scale(domain=[0, 115], nice=False)
-    axis = alt.Axis(values=[0, 25, 50, 75, 100], grid=True, gridColor="#ddd")
-    x = alt.X("miou:Q", title=metric, scale=scale, axis=axis)
-    interval = base.mark_rule(strokeWidth=2, color="#4c78a8").encode(
-        x=alt.X("miou_low:Q", scale=scale, axis=axis, title=metric), x2="miou_high:Q"
-    )
-    dot = base.mark_point(filled=True, size=45, opacity=1, color="#4c78a8").encode(x=x)
-    text = base.mark_text(align="left", dx=5, fontSize=10, color="#333").encode(
-        x=alt.X("at:Q", scale=scale, axis=axis, title=metric), text="text:N"
-    )
-    prompts = table["prompt"].drop_duplicates().tolist()
-    return (
-        alt.layer(interval, dot, text)
-        .properties(width=WIDTH, height=alt.Step(ROW_HEIGHT))
-        .facet(
-            row=alt.Row("dataset:N", title=None, header=alt.Header(labelFontWeight="bold")),
-            column=alt.Column("prompt:N", sort=prompts, title=None, header=alt.Header(labelFontWeight="bold")),
-        )
-        .properties(title=title)
-        .configure_view(stroke=None)
+    rows = table[table["variant"] != CEILING] if metric.startswith("mIoU") else table
+    rows = table if rows.empty else rows
+    return dot_plot(
+        rows,
+        value="miou",
+        title=metric,
+        colour="runtime",
+        colours=rows["runtime"].drop_duplicates().tolist(),
+        panels=["dataset", "prompt"],
+        choices=["dataset", "prompt", "selection"],
+        ends=("miou_low", "miou_high") if rows["miou_low"].notna().any() else None,
+        heading=title,
+        headline={"selection": ["argmax"]},
     )
 
 
-def precision_chart(table: pd.DataFrame) -> alt.FacetChart:
-    """AP of masks by variant: one panel a detector, with the AP of its boxes; one row of panels a dataset.
+def precision_chart(table: pd.DataFrame) -> Drawing:
+    """AP of masks by variant: one panel per detector, with the AP of its boxes; one row of panels per dataset.
 
     table: rows of the table `average_precision`.
     """
@@ -76,91 +67,132 @@ def precision_chart(table: pd.DataFrame) -> alt.FacetChart:
     return accuracy_chart(renamed[columns], "Instance segmentation", "AP of masks, %")
 
 
-def cumulative_chart(latency: pd.DataFrame) -> alt.VConcatChart:
-    """Time of an image and its first k boxes, one line a variant with its interval as a band: the survey's figure 16.
+def cumulative_chart(latency: pd.DataFrame) -> Drawing:
+    """Time of an image and its first k boxes, one line per variant with its interval as a band: the survey's figure 16.
 
-    latency: rows of the table `latency`. One panel a dataset and device; a line is named at its end.
+    latency: rows of the table `latency`. One panel per dataset, device and runtime; a line is named at its end.
     """
-    good = _named(latency[latency["status"] == OK])
-    panels = [_cumulative_panel(rows, str(dataset)) for (dataset, _), rows in good.groupby(["dataset", "device"])]
-    return _stacked(panels, "Time of one image and its boxes")
+    title = "Time of one image and its boxes"
+    good = latency[latency["status"] == OK]
+    groups = [(keys, rows) for keys, rows in good.groupby(["dataset", "device", "runtime"], sort=False)]
+    if not groups:
+        return nothing(title, "no times")
+    panels = []
+    for (dataset, _, runtime), rows in groups:
+        drawn, domain, names = _lines(rows, PANEL[1])
+        panel = _cumulative_panel(drawn, drawn, names, domain=domain)
+        panels.append(_panel(panel, rows, f"{dataset}, {runtime}"))
+    every = pd.concat([_lines(rows, HEIGHT)[0] for _, rows in groups], ignore_index=True)
+    names = sorted(every["variant"].unique())
+    interactive = choose(_cumulative_panel(every, every, names), every, ["dataset", "device", "runtime"])
+    return Drawing(_grid(panels, title), interactive.properties(width="container", height=HEIGHT))
 
 
-def _cumulative_panel(rows: pd.DataFrame, dataset: str) -> Panel:
-    height = PANEL[1]
-    low, high = (
-        rows["cumulative_low"].fillna(rows["cumulative_ms"]),
-        rows["cumulative_high"].fillna(rows["cumulative_ms"]),
-    )
-    last = rows["boxes"].max()
-    ends = rows.sort_values("boxes").groupby("label").tail(1).sort_values("cumulative_ms")
+def _lines(rows: pd.DataFrame, height: int) -> tuple[pd.DataFrame, tuple[float, float], list[str]]:
+    """Rows of one panel with `low`, `high` and `at`, the time at which the name of a line's last point is written; the
+    ends of the axis of times; the names from the slowest to the fastest."""
+    low = rows["cumulative_low"].fillna(rows["cumulative_ms"])
+    high = rows["cumulative_high"].fillna(rows["cumulative_ms"])
     domain = _decades(low.min(), high.max())
+    ends = rows.sort_values("boxes").groupby("variant").tail(1).sort_values("cumulative_ms")
     across = np.log10(domain[1] / domain[0])
-    heights = spread((np.log10(ends["cumulative_ms"] / domain[0]) / across * height).tolist(), LINE, height)
-    ends = ends.assign(at=[domain[0] * 10 ** (value / height * across) for value in heights])
-    names = ends["label"].tolist()[::-1]
-    columns = ["label", "boxes", "cumulative_ms", "low", "high"]
-    base = alt.Chart(rows.assign(low=low, high=high)[columns])
-    x = alt.X("boxes:Q", title="boxes", scale=alt.Scale(domain=[0, last], nice=False))
-    scale = alt.Scale(type="log", domain=domain, nice=False)
-    y = alt.Y("cumulative_ms:Q", title="cumulative time, ms", scale=scale, axis=alt.Axis(format="~g"))
-    colour = alt.Color("label:N", sort=names, legend=None, scale=alt.Scale(domain=names, range=_colours(len(names))))
+    gap = min(LINE, height / max(1, len(ends)))
+    heights = spread((np.log10(ends["cumulative_ms"] / domain[0]) / across * height).tolist(), gap, height)
+    at = pd.Series([domain[0] * 10 ** (value / height * across) for value in heights], index=ends.index)
+    columns = ["dataset", "device", "runtime", "variant", "boxes", "cumulative_ms"]
+    return rows[columns].assign(low=low, high=high, at=at), domain, ends["variant"].tolist()[::-1]
+
+
+def _cumulative_panel(
+    data: pd.DataFrame, rows: pd.DataFrame, names: Sequence[str], domain: tuple[float, float] | None = None
+) -> Panel:
+    last = float(rows["boxes"].max())
+    base = alt.Chart(inline(data))
+    room = last if domain else 1.3 * last  # in the report names are written inside of the panel
+    steps = [tick for tick in (1, 2, 5, 10, 20, 30, 40, 50, 100, 200) if tick <= last]
+    x = alt.X("boxes:Q", scale=alt.Scale(domain=[0, room], nice=False), axis=alt.Axis(values=steps), title="boxes")
+    scale = alt.Scale(type="log", domain=list(domain) if domain else alt.Undefined, nice=False)
+    title = "cumulative time, ms"
+    y = alt.Y("cumulative_ms:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=6))
+    ink = alt.Color("variant:N", sort=list(names), legend=None, scale=palette(names))
     band = base.mark_area(opacity=0.2, clip=True).encode(
-        x=x, y=alt.Y("low:Q", scale=scale, title="cumulative time, ms"), y2="high:Q", color=colour
+        x=x, y=alt.Y("low:Q", scale=scale, title=title), y2="high:Q", color=ink
     )
-    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22)).encode(x=x, y=y, color=colour)
+    shown = {"variant": "variant", "runtime": "runtime", "boxes": "boxes", "cumulative_ms": "ms"}
+    line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=ink)
+    dot = base.mark_point(filled=True, size=22, opacity=1).encode(x=x, y=y, color=ink, tooltip=tooltips(shown, rows))
+    size = 11 if len(names) <= PANEL[1] / LINE else 9
     text = (
-        alt.Chart(ends[["label", "at", "boxes"]])
-        .mark_text(align="left", dx=8, fontSize=11, clip=False)
-        .encode(x=x, y=alt.Y("at:Q", scale=scale, title="cumulative time, ms"), text="label:N", color=colour)
+        base.transform_filter("isValid(datum.at)")
+        .mark_text(align="left", dx=6, fontSize=size, clip=False)
+        .encode(x=x, y=alt.Y("at:Q", scale=scale, title=title), text="variant:N", color=ink)
     )
-    return _panel(alt.layer(band, line, text), rows, dataset)
+    return alt.layer(band, line, dot, text)
 
 
-def cost_chart(efficiency: pd.DataFrame, latency: pd.DataFrame) -> alt.VConcatChart:
+def cost_chart(efficiency: pd.DataFrame, latency: pd.DataFrame) -> Drawing:
     """Time of one image and box against FLOPs, the area of a bubble its parameters: the cost part of figure 17.
 
-    efficiency, latency: rows of the tables of these names. One panel a dataset and device.
+    efficiency, latency: rows of the tables of these names. One panel per dataset, device and runtime.
     """
-    times = _named(latency[(latency["status"] == OK) & (latency["boxes"] == 1)])
+    title = "Time against operations"
+    times = latency[(latency["status"] == OK) & (latency["boxes"] == 1)]
     counted = efficiency.loc[efficiency["status"] == OK, ["variant", "flops_g", "params_m"]]
     good = times.merge(counted, on="variant")
-    panels = [_cost_panel(rows, str(dataset)) for (dataset, _), rows in good.groupby(["dataset", "device"])]
-    return _stacked(panels, "Time against operations")
+    if good.empty:
+        return nothing(title, "no times")
+    groups = good.groupby(["dataset", "device", "runtime"], sort=False)
+    panels = [_panel(_cost_panel(rows), rows, f"{dataset}, {runtime}") for (dataset, _, runtime), rows in groups]
+    names = ["dataset", "device", "runtime", "variant", "flops_g", "segany_ms", "params_m"]
+    interactive = choose(_bubbles(good[names]), good, ["dataset", "device", "runtime"])
+    return Drawing(_grid(panels, title), interactive.properties(width="container", height=HEIGHT))
 
 
-def _cost_panel(rows: pd.DataFrame, dataset: str) -> Panel:
-    width, height = PANEL
-    largest = 1800.0  # square pixels of the largest bubble
-    domains = {name: _decades(rows[name].min(), rows[name].max(), 1.35) for name in ("flops_g", "segany_ms")}
-    places = []
-    for name, length in (("flops_g", width), ("segany_ms", height)):
-        first, end = domains[name]
-        places.append((np.log10(rows[name] / first) / np.log10(end / first) * length).to_numpy())
-    radii = np.sqrt(rows["params_m"] / rows["params_m"].max() * largest / np.pi).to_numpy()
-    offsets = place_labels(places[0], places[1], radii, rows["label"].tolist(), (width, height))
-    drawn = rows[["label", "flops_g", "segany_ms", "params_m"]].assign(dx=offsets[:, 0], dy=-offsets[:, 1])
-    titles = {"flops_g": "FLOPs of one image and box, G", "segany_ms": "time of one image and box, ms"}
-    flops, time = (alt.Scale(type="log", domain=domains[name], nice=False) for name in ("flops_g", "segany_ms"))
-    x = alt.X("flops_g:Q", title=titles["flops_g"], scale=flops, axis=alt.Axis(format="~g", tickCount=6))
-    y = alt.Y("segany_ms:Q", title=titles["segany_ms"], scale=time, axis=alt.Axis(format="~g"))
-    base = alt.Chart(drawn).encode(x=x, y=y)
+TITLES = {"flops_g": "FLOPs of one image and box, G", "segany_ms": "time of one image and box, ms"}
+LARGEST = 1200.0  # square pixels of the largest bubble
+
+
+def _bubbles(rows: pd.DataFrame, domains: dict[str, tuple[float, float]] | None = None) -> Any:
+    ends = {name: list(domains[name]) if domains else alt.Undefined for name in TITLES}
+    padding = alt.Undefined if domains else 24
+    scales = {name: alt.Scale(type="log", domain=ends[name], nice=False, padding=padding) for name in TITLES}
+    ticks = alt.Axis(format="~s", tickCount=5)
+    x = alt.X("flops_g:Q", title=TITLES["flops_g"], scale=scales["flops_g"], axis=ticks)
+    y = alt.Y("segany_ms:Q", title=TITLES["segany_ms"], scale=scales["segany_ms"], axis=ticks)
     top = rows["params_m"].max()
     size = alt.Size(
         "params_m:Q",
         title="parameters, M",
-        scale=alt.Scale(type="linear", domain=[0, top], range=[0, largest]),
-        legend=alt.Legend(values=[_round(top * share) for share in (0.1, 0.3, 1.0)], symbolFillColor="#9ab6d4"),
+        scale=alt.Scale(type="linear", domain=[0, top], range=[0, LARGEST]),
+        legend=alt.Legend(values=[_round(top * share) for share in (0.1, 0.3, 1.0)], orient="top"),
     )
-    bubbles = base.mark_circle(opacity=0.6, color="#4c78a8", stroke="#2b4a6b", strokeWidth=0.5).encode(size=size)
-    # Vega-Lite has no encoding of a text's offset: each label is a layer of its own.
-    labels = [
-        alt.Chart(drawn.iloc[[i]])
-        .mark_text(align="left", baseline="middle", fontSize=11, dx=float(row.dx), dy=float(row.dy))
-        .encode(x=x, y=y, text="label:N")
-        for i, row in enumerate(drawn.itertuples())
-    ]
-    return _panel(alt.layer(bubbles, *labels), rows, dataset)
+    shown = {"variant": "variant", "runtime": "runtime", "segany_ms": "ms", "flops_g": "GFLOPs", "params_m": "M"}
+    bubbles = alt.Chart(inline(rows)).mark_circle(opacity=0.6, color=COLOURS[0])
+    return bubbles.encode(x=x, y=y, size=size, tooltip=tooltips(shown, rows))
+
+
+def _cost_panel(rows: pd.DataFrame) -> Panel:
+    width, height = PANEL
+    domains = {name: _decades(rows[name].min(), rows[name].max(), 1.35) for name in TITLES}
+    places = []
+    for name, length in (("flops_g", width), ("segany_ms", height)):
+        first, end = domains[name]
+        places.append((np.log10(rows[name] / first) / np.log10(end / first) * length).to_numpy())
+    radii = np.sqrt(rows["params_m"] / rows["params_m"].max() * LARGEST / np.pi).to_numpy()
+    offsets = place_labels(places[0], places[1], radii, rows["variant"].tolist(), (width, height), crowded=CROWDED)
+    drawn = rows[["variant", "runtime", "flops_g", "segany_ms", "params_m"]]
+    bubbles = _bubbles(drawn, domains)
+    # Vega-Lite has no encoding of a text's offset in pixels: the place of a name is that much further in numbers.
+    placed = drawn[["variant"]]
+    for axis, (name, length) in enumerate((("flops_g", width), ("segany_ms", height))):
+        first, end = domains[name]
+        placed = placed.assign(**{name: drawn[name] * (end / first) ** (offsets[:, axis] / length)})
+    names = (
+        alt.Chart(inline(placed[np.isfinite(offsets[:, 0])]))
+        .mark_text(align="left", baseline="middle", fontSize=11)
+        .encode(x=bubbles.encoding.x, y=bubbles.encoding.y, text="variant:N")
+    )
+    return alt.layer(bubbles, names)
 
 
 def spread(values: Sequence[float], gap: float, end: float) -> list[float]:
@@ -181,12 +213,18 @@ def spread(values: Sequence[float], gap: float, end: float) -> list[float]:
 
 
 def place_labels(
-    x: np.ndarray, y: np.ndarray, radii: np.ndarray, labels: Sequence[str], size: tuple[int, int]
+    x: np.ndarray,
+    y: np.ndarray,
+    radii: np.ndarray,
+    labels: Sequence[str],
+    size: tuple[int, int],
+    crowded: float = np.inf,
 ) -> np.ndarray:
     """Where to write labels beside bubbles: offsets (N, 2) of a label's left middle from its bubble's centre.
 
     x, y: (N,) pixels from the lower left, y upwards. Each label takes the first of eight places around its bubble that
-    is inside the panel and overlaps the fewest bubbles and labels before it.
+    is inside the panel and overlaps the fewest bubbles and labels before it. crowded: square pixels of overlap beyond
+    which it is left out, with NaN as its offset.
     """
     taken = [(cx - r, cy - r, cx + r, cy + r) for cx, cy, r in zip(x, y, radii, strict=True)]
     offsets = []
@@ -202,6 +240,9 @@ def place_labels(
             for box in boxes
         ]
         best = int(np.argmin(costs))
+        if costs[best] > crowded:
+            offsets.append((np.nan, np.nan))
+            continue
         taken.append(boxes[best])
         offsets.append(choices[best])
     return np.array(offsets).reshape(-1, 2)
@@ -217,12 +258,6 @@ def _outside(box: tuple[float, ...], size: tuple[int, int]) -> bool:
     return box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """With a column `label`: the variant, and its runtime where there are several."""
-    several = table["runtime"].nunique() > 1
-    return table.assign(label=table["variant"] + " @ " + table["runtime"] if several else table["variant"])
-
-
 def _panel(chart: Panel, rows: pd.DataFrame, dataset: str) -> Panel:
     """A panel with the machine over it, and what is to be known of its times."""
     first = rows.iloc[0]
@@ -234,22 +269,12 @@ def _panel(chart: Panel, rows: pd.DataFrame, dataset: str) -> Panel:
     if busy.any():
         facts.append("the machine was busy with other work: times are too long" if busy.all() else "busy at times")
     width, height = PANEL
-    title = alt.TitleParams(facts, anchor="start", fontSize=11, fontWeight="normal", color="#555")
+    title = alt.TitleParams(facts, anchor="start", fontSize=11, fontWeight="normal", offset=6)
     return chart.properties(width=width, height=height, title=title)
 
 
-def _stacked(panels: Sequence[Panel], title: str) -> alt.VConcatChart:
-    # Without anything to draw, a figure that says so.
-    shown: list[Any] = list(panels) or [
-        alt.Chart(pd.DataFrame({"text": ["no times"]})).mark_text().encode(text="text:N")
-    ]
-    return (
-        alt.vconcat(*shown, padding={"left": 5, "top": 5, "bottom": 5, "right": 5})
-        .resolve_scale(color="independent", size="independent")
-        .properties(title=alt.TitleParams(title, anchor="start", fontSize=15))
-        .configure_view(stroke=None)
-        .configure_axis(gridColor="#e8e8e8")
-    )
+def _grid(panels: Sequence[Panel], title: str) -> Any:
+    return stacked([panels[at : at + ACROSS] for at in range(0, len(panels), ACROSS)], title)
 
 
 def _decades(low: float, high: float, margin: float = 1.15) -> tuple[float, float]:
@@ -260,13 +285,3 @@ def _decades(low: float, high: float, margin: float = 1.15) -> tuple[float, floa
 def _round(value: float) -> float:
     """To two significant digits."""
     return float(f"{value:.2g}")
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def save(chart: alt.FacetChart | alt.VConcatChart, path: Path) -> None:
-    """Write a chart; the suffix decides, .svg or .png."""
-    with atomic(path) as temporary:  # keeps the suffix
-        chart.save(str(temporary), scale_factor=2)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sambench.files import write_text
 from sambench.parquet import write_parquet
+from sambench.results.latex import latex
 from sambench.results.table import Table, expanded, reasons_in_words
 from sambench.status import OK
 
@@ -16,11 +17,11 @@ from sambench.status import OK
 def write_table(folder: Path, table: Table, rows: pd.DataFrame, provenance: Mapping[str, str]) -> None:
     """Write a table as Parquet (the truth), CSV, Markdown and LaTeX."""
     write_parquet(folder / f"{table.name}.parquet", rows, table.schema, provenance)
-    rows = expanded(rows)
-    write_text(folder / f"{table.name}.csv", rows.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    shown = presentable(rows, table.decimals)
+    flat = expanded(rows)
+    write_text(folder / f"{table.name}.csv", flat.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    shown = presentable(flat, table.decimals)
     write_text(folder / f"{table.name}.md", _markdown(shown) + "\n")
-    write_text(folder / f"{table.name}.tex", shown.to_latex(index=False, escape=True))
+    write_text(folder / f"{table.name}.tex", latex(table, rows))
 
 
 def presentable(table: pd.DataFrame, decimals: Mapping[str, int] | None = None) -> pd.DataFrame:

@@ -1,53 +1,212 @@
-"""The report: one HTML page with the tables, the figures and where they come from; needs no network."""
+"""The report: one HTML page that opens on the answer, with all tables and figures and where they come from.
+
+It needs no network and no other file: figures are specifications that the inlined Vega draws, tables are data that a
+script of ours sorts and filters. Both are filled in when their section is opened.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 from sambench.provenance import read_libraries
-from sambench.results.presentation import overview, presentable
-from sambench.results.table import Table
+from sambench.results.drawing import Drawing, specification
+from sambench.results.figure import Figure
+from sambench.results.front import front
+from sambench.results.layout import HIGHER_IS_BETTER, choosable, in_words, lay_out
+from sambench.results.table import SUFFIXES, Table
+
+KINDS = {".parquet": "Parquet", ".csv": "CSV", ".md": "Markdown", ".tex": "LaTeX", ".svg": "SVG", ".png": "PNG"}
+FIRST_SCREEN = "summary"  # the table at the top, with the figure `pareto` before it
+MACHINE = ("device", "threads")
 
 
 @dataclass(frozen=True)
-class Section:
-    """A table of the report with its rows. figure: SVG text."""
+class Data:
+    """A data set of the study. notes: what is known of its files, such as a digest."""
 
-    table: Table
-    rows: pd.DataFrame
-    figure: str = ""
+    name: str
+    images: int
+    instances: int
+    title: str = ""
+    notes: Sequence[str] = ()
 
 
-def render(sections: Sequence[Section], provenance: Mapping[str, str], config: Mapping[str, object]) -> str:
-    """The page as text. provenance: of the tables, as `read_provenance` gives it."""
+@dataclass(frozen=True)
+class Page:
+    """All that a report says.
+
+    tables: with their rows, in the order of the page. figures: with the SVG of their files, for readers without
+    JavaScript. gallery: HTML of pictures. config: of the study. provenance: of the tables, see `read_provenance`.
+    """
+
+    study: str
+    tables: Sequence[tuple[Table, pd.DataFrame]]
+    figures: Sequence[tuple[Figure, str]] = ()
+    datasets: Sequence[Data] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    gallery: str = ""
+    date: datetime.date = field(default_factory=datetime.date.today)
+
+
+def render(page: Page) -> str:
+    """The page as text; names are escaped wherever they stand."""
+    rows = {table.name: part for table, part in page.tables}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sambench.results"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    templates = Path(__file__).parent / "templates"
+    some = next(iter(rows.values()), pd.DataFrame())
     return environment.get_template("report.html").render(
-        sections=[
-            {
-                "name": section.table.name,
-                "title": section.table.title,
-                "explanation": section.table.explanation,
-                "figure": Markup(section.figure),
-                "metric": "mIoU" if "miou" in section.rows else "AP",
-                "overview": _html(overview(section.rows), "overview") if "selection" in section.rows else "",
-                "table": _html(presentable(section.rows, section.table.decimals), "full"),
-            }
-            for section in sections
-        ],
-        provenance=provenance,
-        libraries=read_libraries(provenance),
-        config=json.dumps(config, indent=2, default=str),
+        study=page.study,
+        date=f"{page.date.day} {page.date:%B %Y}",
+        variants=some["variant"].nunique() if "variant" in some else 0,
+        runtimes=some["runtime"].unique().tolist() if "runtime" in some else [],
+        datasets=page.datasets,
+        machines=machines(rows.values()),
+        sections=sections(page),
+        provenance=page.provenance,
+        libraries=read_libraries(page.provenance),
+        config=json.dumps(page.config, indent=2, default=str),
+        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        script=Markup((templates / "report.js").read_text(encoding="utf-8")),
+        vega=Markup(bundle()) if page.figures else "",
     )
 
 
-def _html(table: pd.DataFrame, kind: str) -> Markup:
-    """A table as HTML; the page itself lays columns of words to the left."""
-    return Markup(table.to_html(index=False, border=0, classes=f"table {kind}", escape=True))
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that needs nothing else."""
+    import vl_convert
+
+    make: Any = vl_convert.javascript_bundle  # its stub asks for an argument that it does not need
+    return str(make()).replace("</script", r"<\/script")
+
+
+def sections(page: Page) -> list[dict[str, Any]]:
+    """The sections of the page, in order: a table with its own figure, or a figure alone; those that are open first."""
+    tables = {table.name: (table, rows) for table, rows in page.tables if not rows.empty}
+    every = {name: rows for name, (_, rows) in tables.items()}
+    drawn = {}
+    for figure, svg in page.figures:
+        taken = figure.tables(every)
+        drawing = figure.drawn({name: every[name] for name in taken}) if taken else None
+        if drawing is not None and not drawing.empty:
+            drawn[figure.name] = (figure, _figure(figure, drawing, svg))
+    at_top = "pareto" if "pareto" in drawn else next((name for name in drawn if name in tables), "")
+    found: list[tuple[int, dict[str, Any]]] = []
+    for name, (table, rows) in tables.items():
+        section = _section(table, rows)
+        if name == FIRST_SCREEN:
+            section |= {"open": True, "best": best(every), "figure": drawn[at_top][1] if at_top else None}
+        elif name in drawn and name != at_top:
+            section["figure"] = drawn[name][1]
+        found.append((table.order, section))
+    for name, (alone, shown) in drawn.items():
+        if name != at_top and name not in tables:
+            found.append((alone.order, {"name": name, "title": alone.title, "figure": shown}))
+    if page.gallery:
+        found.append((4, {"name": "gallery", "title": "Pictures", "extra": Markup(page.gallery)}))
+    return [section for _, section in sorted(found, key=lambda pair: (not pair[1].get("open"), pair[0]))]
+
+
+def _section(table: Table, rows: pd.DataFrame) -> dict[str, Any]:
+    if table.name == FIRST_SCREEN:
+        best_first = {"by": ["miou_box", "miou_point"], "ascending": False, "na_position": "last", "kind": "stable"}
+        rows = pd.concat([part.sort_values(**best_first) for _, part in rows.groupby("dataset", sort=False)])
+    layout = lay_out(table, rows)
+    columns = [
+        {
+            "name": column.name,
+            "title": column.title,
+            "unit": column.unit,
+            "word": column.word,
+            "choose": choosable(column),
+            "lower": bool(column.better) and column.better != HIGHER_IS_BETTER,
+        }
+        for column in layout.columns
+    ]
+    return {
+        "name": table.name,
+        "title": table.title,
+        "explanation": table.explanation,
+        "count": f"{len(layout.status):,} rows",
+        "same": in_words(layout.same),
+        "files": [{"kind": KINDS[suffix], "href": f"../tables/{table.name}{suffix}"} for suffix in SUFFIXES],
+        "grid": {
+            "columns": columns,
+            "rows": [list(cells) for cells in zip(*(column.cells for column in layout.columns), strict=True)],
+            "marks": {f"{row},{place}": mark for (row, place), mark in layout.marks.items()},
+        },
+    }
+
+
+def _figure(figure: Figure, drawing: Drawing, svg: str) -> dict[str, Any]:
+    shown = drawing.for_report
+    return {
+        "alt": figure.alt,
+        "spec": (shown if isinstance(shown, dict) else specification(shown)) | {"description": figure.alt},
+        "svg": Markup(svg),
+        "files": [{"kind": KINDS[suffix], "href": f"../figures/{figure.name}{suffix}"} for suffix in (".svg", ".png")],
+    }
+
+
+def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
+    """The variants of the Pareto front of the first data set, from the fastest to the most accurate."""
+    from sambench.results.plots._accuracy import headlines
+    from sambench.results.plots.pareto import costs_beside_accuracy, measured_costs
+
+    if not any(name.startswith("accuracy") for name in tables):
+        return None
+    rows = costs_beside_accuracy(tables)
+    costs = measured_costs(rows)
+    if not costs or rows.empty:
+        return None
+    cost, title = next(iter(costs.items()))
+    dataset, device = rows[["dataset", "device"]].iloc[0]
+    prompt = headlines(rows["prompt"])[0]
+    rows = rows[(rows["dataset"] == dataset) & (rows["device"] == device) & (rows["prompt"] == prompt)]
+    found = front(rows[rows["selection"] == "argmax"], cost, "miou")
+    several = tables[FIRST_SCREEN]["runtime"].nunique() > 1 if FIRST_SCREEN in tables else False
+    licences = tables[FIRST_SCREEN].drop_duplicates("variant").set_index("variant") if FIRST_SCREEN in tables else None
+    lines = []
+    for row in found.to_dict("records"):
+        licence = "" if licences is None else licences["licence_weights"].get(row["variant"]) or ""
+        line = [
+            row["variant"],
+            *([row["runtime"]] if several else []),
+            f"{row['miou']:.1f}",
+            f"{row[cost]:.4g}",
+            licence,
+        ]
+        lines.append(line)
+    return {
+        "title": f"The front on {dataset}",
+        "words": f"No other variant is as accurate at the same cost or less. Accuracy: mIoU with {prompt} in per cent. "
+        f"Cost: {title}{'' if device == 'not timed' else f', {device}'}.",
+        "columns": ["variant", *(["runtime"] if several else []), "mIoU", "cost", "licence of weights"],
+        "rows": lines,
+    }
+
+
+def machines(tables: Iterable[pd.DataFrame]) -> list[str]:
+    """The machines that the rows of tables were timed on, with the CPU threads where these were written down."""
+    found: dict[str, set[int]] = {}
+    for rows in tables:
+        if "device" not in rows:
+            continue
+        for device, part in rows.dropna(subset=["device"]).groupby("device", sort=False):
+            threads = part["threads"].dropna().astype(int) if "threads" in part else []
+            found.setdefault(str(device), set()).update(threads)
+    return [
+        f"{device} (CPU threads: {', '.join(map(str, sorted(threads)))})" if threads else device
+        for device, threads in found.items()
+    ]

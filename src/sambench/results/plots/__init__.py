@@ -1,0 +1,1 @@
+"""The figures that join several tables, one module per figure: see sambench.results.figure."""

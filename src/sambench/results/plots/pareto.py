@@ -1,0 +1,116 @@
+"""The figure `pareto`: accuracy against time, the survey's figure 17 (arXiv 2410.04960)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sambench.results.figure import Figure
+from sambench.status import OK
+
+# Column -> what stands at the axis, dearest to the reader first.
+COSTS = {
+    "segany_ms": "time of one image and box, ms",
+    "batch_ms": "time per image at the best batch size, ms",
+    "flops_g": "operations of one image and box, GFLOPs",
+    "params_m": "parameters, M",
+}
+ACCURACY = ("accuracy_boxes", "accuracy_points")
+KEY = ["dataset", "variant", "runtime"]
+
+
+def enough(tables: frozenset[str]) -> bool:
+    return bool(tables & {*ACCURACY}) and bool(tables - {*ACCURACY})
+
+
+def costs_beside_accuracy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of accuracy (with a number) with the columns of COSTS and `device`; a cost that nobody measured is NaN.
+
+    The time of `batch_ms` is that of an image and its ground-truth boxes in a batch, from the table `throughput`.
+    """
+    from sambench.results.plots._accuracy import accuracy_rows
+
+    rows = accuracy_rows(tables)
+    rows = rows.loc[rows["miou"].notna(), [*KEY, "prompt", "selection", "miou", "miou_low", "miou_high"]]
+    for column in COSTS:
+        rows[column] = np.nan
+    rows["device"] = None
+    if "latency" in tables:
+        times = tables["latency"]
+        times = times[(times["status"] == OK) & (times["boxes"] == 1)]
+        rows = _joined(rows, times, KEY, ["segany_ms", "device"])
+    if "throughput" in tables:
+        rates = tables["throughput"]
+        rates = rates[rates["best"].fillna(False).astype(bool)]
+        rows = _joined(rows, rates.assign(batch_ms=1000 / rates["throughput_img_s"]), KEY, ["batch_ms", "device"])
+    if "efficiency" in tables:
+        rows = _joined(rows, tables["efficiency"], ["variant"], ["flops_g", "params_m"])
+    return rows.assign(device=rows["device"].fillna("not timed"))
+
+
+def _joined(rows: pd.DataFrame, other: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
+    found = rows[keys].merge(other[[*keys, *columns]].drop_duplicates(keys), on=keys, how="left")
+    return rows.assign(**{name: rows[name].where(rows[name].notna(), found[name].to_numpy()) for name in columns})
+
+
+def measured_costs(rows: pd.DataFrame) -> dict[str, str]:
+    """Those of COSTS that there are: times, or where nothing was timed what was counted."""
+    return {name: title for name, title in COSTS.items() if rows[name].notna().any()}
+
+
+def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
+    import altair as alt
+
+    from sambench.results.drawing import Drawing, choose, inline, nothing, small_title, stacked
+    from sambench.results.front import HEIGHT, SIZE, front_panel
+    from sambench.results.plots._accuracy import headlines
+
+    rows = costs_beside_accuracy(tables)
+    costs = measured_costs(rows)
+    if not costs:
+        return nothing(TITLE)
+    titles = {"variant": "variant", "runtime": "runtime", "miou": "mIoU, %", "miou_low": "from", "miou_high": "to"}
+    shown = titles | costs
+    look: dict[str, Any] = {"quality": "miou", "colour": "runtime", "shown": shown, "ends": ("miou_low", "miou_high")}
+    argmax = rows[rows["selection"] == "argmax"]
+    timed = {name: title for name, title in costs.items() if name.endswith("_ms")} or dict([next(iter(costs.items()))])
+    lines = []
+    for (dataset, device), part in argmax.groupby(["dataset", "device"], sort=False):
+        heading = small_title(f"{dataset}, {device}")
+        panels = []
+        for cost, title in timed.items():
+            for prompt in headlines(part["prompt"]):
+                drawn = part[(part["prompt"] == prompt) & part[cost].notna()]
+                if not drawn.empty:
+                    axes = (title, f"mIoU, {prompt}, %")
+                    panel = front_panel(inline(drawn), drawn, cost=cost, titles=axes, height=SIZE[1], **look)
+                    panels.append(panel.properties(width=SIZE[0], height=SIZE[1], title=heading))
+        lines += [panels] if panels else []
+    static = stacked(
+        lines, TITLE, "argmax; the dashed line joins variants that no other beats at the same cost or less"
+    )
+    menu = alt.binding_select(options=list(costs), labels=list(costs.values()), name="cost")
+    chosen = alt.param(name="chosen_cost", value=next(iter(costs)), bind=menu if len(costs) > 1 else alt.Undefined)
+    # A title cannot follow a menu: where there is one, it is the title.
+    across = "cost, as chosen above" if len(costs) > 1 else next(iter(costs.values()))
+    panel = front_panel(inline(rows), rows, cost="cost", titles=(across, "mIoU, %"), height=HEIGHT, **look)
+    panel = choose(panel, rows, ["dataset", "device", "prompt", "selection", "runtime"], everything=["runtime"])
+    panel = panel.transform_calculate(cost="datum[chosen_cost]").add_params(chosen)
+    return Drawing(static, panel.properties(width="container", height=HEIGHT))
+
+
+TITLE = "Accuracy against time"
+FIGURE = Figure(
+    name="pareto",
+    order=1,
+    title=TITLE,
+    alt="Scatter of mean IoU over the time of an image, one point per variant and runtime; a dashed step line joins "
+    "the Pareto front, whose variants are named. The numbers are in the tables Summary, Box prompts and Time.",
+    takes=(*ACCURACY, "latency", "throughput", "efficiency"),
+    enough=enough,
+    draw=draw,
+    module=__name__,
+)
