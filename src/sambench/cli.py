@@ -274,6 +274,48 @@ def resume(
 
 
 @app.command
+def quick(
+    annotations: Path,
+    images: Path,
+    *,
+    minutes: float = 15.0,
+    variants: str = "",
+    results: Path = Path("results"),
+    seed: int = 0,
+    weights: WeightsFolders = None,
+    config: ConfigFile = None,
+) -> None:
+    """Compare variants on your own data in so many minutes, without a file of settings.
+
+    - `sambench quick instances.json images`
+    - `sambench quick instances.json images --minutes 60 --variants mobilesam,sam_vit_b`
+
+    It takes a random sample of images and the variants with permissive licences that are here or can be fetched, as
+    many as fit the time. The study that it writes, results/quick/quick.yaml, is one to go on from.
+
+    Parameters
+    ----------
+    annotations
+        a COCO-format JSON file
+    images
+        the folder that its file names start from
+    minutes
+        the time for all of it; what does not fit is left out
+    variants
+        names with commas between them, which are all kept
+    results
+        where to write
+    seed
+        of the sample
+    """
+    from sambench.quick import Question, run
+
+    registries, folders = read_config(config, weights)
+    names = tuple(filter(None, (name.strip() for name in variants.split(","))))
+    run(Question(annotations, images, minutes, names, results, folders, seed, config=registries))
+
+
+@app.command
 def simulate(
     study: Path,
     *,

@@ -33,6 +33,15 @@ class PlannedJob:
     resources: Mapping[str, Any]
 
 
+def snakefile() -> Path:
+    """The workflow's Snakefile. Raises InputError when sambench was installed without it."""
+    file = CONFIG_FOLDER.parent / "Snakefile"
+    if not file.is_file():
+        remedy = "install sambench from a checkout: pip install -e ."
+        raise InputError(file, expected="the rules, which are part of a checkout", found="none", remedy=remedy)
+    return file
+
+
 def read_jobs(study: Path, folder: Path | None = None) -> list[PlannedJob]:
     """Every job of a study, those that were run before included; a job comes after those that it waits for.
 
@@ -40,13 +49,8 @@ def read_jobs(study: Path, folder: Path | None = None) -> list[PlannedJob]:
     default the working directory. Snakemake makes its folder .snakemake there, as with every dry run, and locks
     nothing. Raises InputError when this is no checkout or when Snakemake cannot plan the study.
     """
-    project = CONFIG_FOLDER.parent
-    snakefile = project / "Snakefile"
-    if not snakefile.is_file():
-        remedy = "install sambench from a checkout: pip install -e ."
-        raise InputError(snakefile, expected="the rules, which are part of a checkout", found="none", remedy=remedy)
     files = [*(CONFIG_FOLDER / name for name in CONFIG_FILES), study.absolute()]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", *map(str, files)]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile()), "--configfile", *map(str, files)]
     # Profiles choose where jobs run, not which jobs there are.
     command += ["--profile", "none", "--workflow-profile", "none"]
     command += ["--dry-run", "--nolock", "--forceall", "--cores", "1", "--logger", "sambench"]
