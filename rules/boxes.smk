@@ -21,9 +21,9 @@ rule boxes_shard:
         detector=one_of(DETECTOR_CARDS),
     conda:
         "../envs/sambench.yaml"
-    threads: lambda wildcards: workflow.cores if finds(wildcards) else 1
+    threads: threads_of_detector
     resources:
-        gpu=lambda wildcards: int(finds(wildcards) and study.settings.detection.device != "cpu"),
+        gpu=gpu_of_detector,
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
     params:

@@ -10,11 +10,13 @@ from snakemake.exceptions import WorkflowError
 from sambench import resources
 from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import named, read_study
+from sambench.datasets.identity import dataset_identity
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
 from sambench.digests import digest
 from sambench.errors import InputError
+from sambench.gpus import visible_gpus
 from sambench.jobs import Job, mask_selections
 from sambench.results.figure import all_figures, selected_figures
 from sambench.results.table import all_tables, selected_tables
@@ -34,6 +36,11 @@ SCENES = f"{RESULTS}/datasets/scenes/source"
 PRECISION = study.settings.average_precision
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
+# A network gets a GPU of its own and its share of the cores; on a cluster the scheduler says how many of each.
+LOCAL = workflow.is_main_process and workflow.local_exec
+if LOCAL and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", max(1, len(visible_gpus())))
+SHARE = max(1, workflow.cores // workflow.global_resources["gpu"].value) if LOCAL else workflow.cores
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 
 
@@ -114,6 +121,14 @@ def content_of(wildcards):
     return content([annotations_of(wildcards)], f"datasets/{wildcards.dataset}")
 
 
+def pictures_of(wildcards):
+    """The identity of all image files of a data set: a replaced one makes its index run again."""
+    if study.settings.datasets[wildcards.dataset].generator:
+        return ""
+    whole = study.reading(wildcards.dataset)["check_images"] == "full"
+    return dataset_identity([annotations_of(wildcards)], folder_of(wildcards), whole=whole)
+
+
 def content(files, retrieval):
     """The digests of files as they are when the job starts: a replaced file makes its stages run again.
 
@@ -153,14 +168,27 @@ def missing_weights(wildcards):
     return [f"{card.name}: {card.explain(folders)}" for card in cards if card.availability(folders) == NO_WEIGHTS]
 
 
+def threads_with(gpu):
+    """A GPU's share of the cores for a network, all without one."""
+    return SHARE if gpu else workflow.cores
+
+
 def threads_of(wildcards):
-    """All cores for a network, which uses them; one for a baseline, so that several run at once."""
-    return workflow.cores if study.cards[wildcards.variant].checkpoints else 1
+    """One for a baseline, so that several run at once."""
+    return threads_with(gpu_of(wildcards)) if study.cards[wildcards.variant].checkpoints else 1
 
 
 def gpu_of(wildcards):
     """A GPU slot for a network, unless its runtime is bound to the CPU."""
     return int(resources.on_gpu(study, wildcards.variant, wildcards.runtime))
+
+
+def gpu_of_detector(wildcards):
+    return int(finds(wildcards) and study.settings.detection.device != "cpu")
+
+
+def threads_of_detector(wildcards):
+    return threads_with(gpu_of_detector(wildcards)) if finds(wildcards) else 1
 
 
 def boxes_by(dataset, detectors):

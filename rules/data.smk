@@ -25,6 +25,7 @@ rule index:
     output:
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
+        notes=f"{RESULTS}/datasets/{{dataset}}/notes.parquet",
     log:
         f"{RESULTS}/logs/index/{{dataset}}.log",
     benchmark:
@@ -38,7 +39,10 @@ rule index:
         code=code("index"),
         annotations=annotations_of,
         content=content_of,
+        pictures=pictures_of,
         folder=folder_of,
+        reading=lambda wildcards: study.reading(wildcards.dataset),
+        faults=f"{RESULTS}/logs/index/{{dataset}}.faults.txt",
         image_limit=lambda wildcards: study.settings.datasets[wildcards.dataset].image_limit,
     script:
         "../workflow/scripts/index.py"

@@ -119,6 +119,7 @@ def segment(
     everything: bool = False,
     sampler: str = "",
     device: str = "auto",
+    value_range: Annotated[str, cyclopts.Parameter(name="--range")] = "",
     weights: WeightsFolders = None,
     config: ConfigFile = None,
 ) -> None:
@@ -148,8 +149,11 @@ def segment(
         how --everything finds them: grid_32 and the like, hierarchical, native; by default what the variant has
     device
         auto, cpu or cuda
+    value_range
+        LOW,HIGH or percentile: which values of an image of more than 8 bits become black and white
     """
     from sambench import segment as trial
+    from sambench.datasets.pictures import read_upright
     from sambench.variants.base import Runtime
     from sambench.variants.cards import find_card, read_cards
     from sambench.variants.registry import build
@@ -157,7 +161,10 @@ def segment(
     registries, folders = read_config(config, weights)
     card = find_card(read_cards(registries["variants"]), variant)
     prompts = None if everything else trial.make_prompts(box or [], point or [], background or [])
-    picture = trial.read_picture(image)
+    trial.check_output(output)
+    picture = read_upright(image, trial.parse_range(value_range))
+    if prompts is not None:
+        trial.check_prompts(prompts, picture.shape[:2])
     if prompts is not None and card.prompts and prompts.kind not in card.prompts:
         raise InputError(variant, expected=f"prompts of kind {' or '.join(card.prompts)}", found=prompts.kind)
     model = build(card, Runtime(device=device), folders)
@@ -168,7 +175,7 @@ def segment(
     if prompts is None:
         masks, scores = trial.all_masks(model, picture, sampler)
     else:
-        masks, scores = trial.chosen_masks(model.decode(model.encode([picture])[0], prompts), card.selection)
+        masks, scores = trial.prompted_masks(model, picture, prompts, card.selection)
     trial.write_picture(output, trial.draw(picture, list(masks), prompts))
     for number, (mask, score) in enumerate(zip(masks, scores, strict=True), 1):
         known = "" if score != score else f", predicted IoU {score:.3f}"
@@ -221,7 +228,14 @@ def download(
 
 
 @app.command
-def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnostic: bool = False) -> None:
+def score(
+    ground_truth: Path,
+    results: Path,
+    *,
+    iou_type: str = "",
+    class_agnostic: bool = False,
+    max_dets: int | None = None,
+) -> None:
     """Print the average precision and recall of a result file as JSON: fractions, unrounded, by COCO's or LVIS's rules.
 
     - `sambench score instances_val2017.json results.json --iou-type segm`
@@ -238,12 +252,21 @@ def score(ground_truth: Path, results: Path, *, iou_type: str = "", class_agnost
         segm or bbox; by default masks if the first result has one
     class_agnostic
         let a detection match an object of any category
+    max_dets
+        detections that are looked at, in the place of COCO's 100 of an image and category and LVIS's 300 of an image
     """
     import json
 
     from sambench.evaluate.score import score as score_files
 
-    print(json.dumps(score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic), indent=2))
+    found = score_files(ground_truth, results, iou_type, class_agnostic=class_agnostic, max_dets=max_dets)
+    print(json.dumps(found, indent=2))
+    if found["over_max_dets"]:
+        print(
+            f"warning: {found['over_max_dets']} of {found['images']} images have more objects than the "
+            f"{found['max_dets']} detections that are looked at, so that not all can be found; see --max-dets",
+            file=sys.stderr,
+        )
 
 
 @app.command
@@ -350,6 +373,106 @@ def simulate(
     work = schedule.tasks(read_study(read_study_file(study)), read_jobs(study), measured)
     extra = schedule.OVERHEAD if overhead is None else overhead
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
+
+
+@app.command
+def compare(
+    first: str,
+    second: str,
+    *,
+    study: Path | None = None,
+    prompt: str = "",
+    selection: Literal["argmax", "single", "oracle"] = "argmax",
+) -> None:
+    """Compare two finished studies, or two variants of one: what differs beyond noise, by prompt, size and category.
+
+    - `sambench compare results/before results/after`
+    - `sambench compare mobilesam edgesam --study config/survey.yaml`
+    - `sambench compare mobilesam@eager mobilesam@fast --study results/survey`
+
+    Differences are those of the second from the first on the same prompts, with 95 % intervals of a bootstrap over
+    images that are corrected for many comparisons: docs/results.md.
+
+    Parameters
+    ----------
+    first
+        a study's configuration file or folder of results; with --study a variant, or VARIANT@RUNTIME
+    second
+        likewise
+    study
+        the study that both are variants of
+    prompt
+        only this prompt set
+    selection
+        the rule that chooses among the candidate masks
+    """
+    from sambench.results import decide, decide_pages, paired
+    from sambench.results.finished import category_names, find_study
+
+    if study is not None:
+        whole = find_study(study)
+        pairs = list(decide.of_variants(whole, first, second, selection))
+        labels = (first, second)
+    else:
+        whole, other = find_study(Path(first)), find_study(Path(second))
+        pairs = list(decide.of_studies(whole, other, selection))
+        labels = (whole.name, other.name) if whole.name != other.name else ("first", "second")
+    pairs = [pair for pair in pairs if prompt in ("", pair.prompt) and len(pair.instances)]
+    if not pairs:
+        remedy = "compare what was run on the same data sets with the same prompt sets"
+        raise InputError(f"{first}, {second}", expected="prompts that both answered", found="none", remedy=remedy)
+    draws = whole.plan["bootstrap"]
+    names = {dataset: category_names(whole.results, dataset) for dataset in paired.datasets(whole.plan)}
+    print(
+        decide_pages.comparison_page(
+            labels,
+            pairs,
+            decide.differences(pairs, **draws),
+            decide.by_category(pairs, names, **draws),
+            decide.most_different(pairs, names),
+        )
+    )
+
+
+@app.command
+def recommend(
+    study: Path,
+    *,
+    budget_ms: float | None = None,
+    memory_mib: float | None = None,
+    licence: Literal["any", "permissive"] = "any",
+    prompt: str = "",
+    runtime: str = "",
+) -> None:
+    """The variant of a finished study with the highest mIoU within a budget, and whether it is shown to be the best.
+
+    - `sambench recommend config/survey.yaml --budget-ms 500 --memory-mib 2000 --licence permissive`
+
+    Parameters
+    ----------
+    study
+        its configuration file or its folder of results
+    budget_ms
+        the most milliseconds that one image with one box may take
+    memory_mib
+        the largest peak of memory
+    licence
+        permissive: only where code and weights may be used, changed and sold by anybody; what is unstated may not
+    prompt
+        the prompt set that decides; by default box, else mask_center and so on, as in the summary
+    runtime
+        only this runtime
+    """
+    from sambench.results import decide, decide_pages
+    from sambench.results.finished import find_study
+
+    budget = decide.Budget(budget_ms, memory_mib, licence)
+    found = [
+        decide_pages.recommendation_page(one) for one in decide.recommend(find_study(study), budget, prompt, runtime)
+    ]
+    if not found:
+        raise InputError(study, expected="a study with prompts from ground truth", found="none")
+    print("\n\n".join(found))
 
 
 @app.command

@@ -28,6 +28,7 @@ PLUMBING = frozenset(
             "study",
             "resources",
             "digests",
+            "datasets.faults",
             "results.table",
             "results.tables",
             "variants.cards",

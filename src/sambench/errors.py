@@ -13,6 +13,8 @@ class InputError(Exception):
     The message names what was read, the field, what was expected, what was found and what to do about it:
 
         instances.json: annotations[3].image_id: expected an id listed under `images`, found 17; add ...
+
+    The parts are attributes of the same names.
     """
 
     def __init__(
@@ -24,6 +26,7 @@ class InputError(Exception):
         found: object = None,
         remedy: str = "",
     ) -> None:
+        self.where, self.field, self.expected, self.found, self.remedy = where, field, expected, found, remedy
         parts = [str(where)]
         if field:
             parts.append(field)

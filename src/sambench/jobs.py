@@ -61,6 +61,16 @@ def instances_file(results: str | Path, dataset: str) -> str:
     return f"{results}/datasets/{dataset}/instances.parquet"
 
 
+def notes_file(results: str | Path, dataset: str) -> str:
+    """What the index has to say of a dataset."""
+    return f"{results}/datasets/{dataset}/notes.parquet"
+
+
+def boxes_file(results: str | Path, dataset: str, detector: str) -> str:
+    """The boxes of a detector in all images of a dataset."""
+    return f"{results}/boxes/{dataset}/{detector}.parquet"
+
+
 def box_precision_file(results: str | Path, dataset: str) -> str:
     """The average precision of the boxes of all detectors on a dataset."""
     return f"{results}/average_precision/{dataset}/boxes.parquet"

@@ -6,6 +6,8 @@ import pyarrow as pa
 
 _rle = [pa.field("rle_size", pa.list_(pa.int32())), pa.field("rle_counts", pa.binary())]
 
+# orientation, scaling: how the file is read, see sambench.datasets.pictures.View. identity: of the file as it was
+# indexed, see sambench.datasets.identity.
 IMAGES = pa.schema(
     [
         pa.field("image_id", pa.int64()),
@@ -13,6 +15,18 @@ IMAGES = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("judged_category_ids", pa.list_(pa.int64())),
+        pa.field("orientation", pa.int8()),
+        pa.field("scaling", pa.string()),
+        pa.field("identity", pa.string()),
+    ]
+)
+# What the index has to say of a dataset, one row a note. kind: `count`, `left out`, `completed` or `warning`; count:
+# how many images, instances or values it is about.
+NOTES = pa.schema(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("count", pa.int64()),
     ]
 )
 # x, y, w, h: the annotation box in pixels of the image, COCO's convention. rle_size: height, width. frequency: of the

@@ -13,13 +13,14 @@ import runpy
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 import cyclopts
 
 from sambench.errors import InputError
+from sambench.gpus import one_gpu
 
 # No --no-flag and --empty-list beside every option of the command line.
 PLAIN = cyclopts.Parameter(negative=())
@@ -42,8 +43,20 @@ def run(main: Callable[..., Any]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         record = {"stage": Path(inspect.getfile(main)).stem.rpartition(".")[2], "rule": job.rule, "arguments": values}
         log.with_suffix(".json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    with copied_to(log):
+    with copied_to(log), leases(job.resources, values) as gpu:
+        if gpu:
+            print(f"GPU {gpu}", file=sys.stderr)
         call(main, values)
+
+
+def leases(resources: Mapping[str, Any], values: Mapping[str, Any]) -> AbstractContextManager[str]:
+    """A GPU of its own for a job that asks for one, on a machine of several.
+
+    A device that the configuration names by its number (`cuda:1`) is that one, whoever else computes on it.
+    """
+    settings = [values.get("settings"), (values.get("model") or {}).get("runtime")]
+    numbered = any(":" in str(each.get("device", "")) for each in settings if isinstance(each, Mapping))
+    return one_gpu() if resources.get("gpu") and not numbered else nullcontext("")
 
 
 def call(main: Callable[..., Any], values: Mapping[str, Any]) -> None:

@@ -8,26 +8,35 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torch
+from PIL import Image
 
+from sambench.datasets.pictures import PERCENTILE
 from sambench.errors import InputError
+from sambench.evaluate.segany import enlarge
 from sambench.files import atomic
 from sambench.masks import decode_rle
-from sambench.variants.base import MaskCandidates, Prompts, Variant
+from sambench.variants.base import Prompts, Variant
 
 OPACITY = 0.5  # of a mask over the image
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Any image file -> (H, W, 3) uint8 RGB, turned upright as a viewer shows it.
+def check_prompts(prompts: Prompts, size: tuple[int, int]) -> None:
+    """Raises InputError for a prompt that lies off the picture; size: height and width."""
+    limits = np.array(size[::-1], dtype=np.float32)
+    for name, found in (("--box", prompts.boxes), ("--point", prompts.points)):
+        corners = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+        off = ((corners < 0) | (corners > limits)).any(axis=1)
+        if off.any():
+            x, y = corners[off.argmax()]
+            expected = f"x from 0 to {size[1]} and y from 0 to {size[0]}, the size of the picture"
+            raise InputError("segment", name, expected=expected, found=f"{x:g},{y:g}")
 
-    Raises InputError when it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(path, expected="an image file", found=str(error)) from None
+
+def check_output(path: Path) -> None:
+    """Raises InputError for a name whose suffix is no picture's."""
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise InputError("segment", "--output", expected="a picture such as OUT.png", found=path)
 
 
 def parse_numbers(text: str, count: int, field: str, form: str) -> list[float]:
@@ -39,6 +48,19 @@ def parse_numbers(text: str, count: int, field: str, form: str) -> list[float]:
     if len(values) != count or not np.isfinite(values).all():
         raise InputError("segment", field, expected=f"{form} in pixels", found=text)
     return values
+
+
+def parse_range(text: str) -> str:
+    """`--range` as pictures.View has it: empty, `percentile` or `LOW,HIGH`."""
+    if text in ("", PERCENTILE):
+        return text
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high or not np.isfinite([low, high]).all():
+        raise InputError("segment", "--range", expected="percentile, or LOW,HIGH with LOW below HIGH", found=text)
+    return f"{low},{high}"
 
 
 def make_prompts(boxes: Sequence[str], points: Sequence[str], background: Sequence[str]) -> Prompts:
@@ -62,10 +84,22 @@ def make_prompts(boxes: Sequence[str], points: Sequence[str], background: Sequen
     )
 
 
-def chosen_masks(candidates: MaskCandidates, selection: str) -> tuple[np.ndarray, np.ndarray]:
-    """The masks that a selection rule takes, (N, H, W) bool, and their predicted IoU, (N,) float32."""
-    logits, scores = candidates.take(candidates.argmax() if selection == "argmax" else candidates.single)
-    return candidates.upsampling.masks(logits).cpu().numpy(), scores.cpu().numpy()
+def prompted_masks(
+    variant: Variant, image: np.ndarray, prompts: Prompts, selection: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The masks that a selection rule takes, (N, H, W) bool, and their predicted IoU, (N,) float32.
+
+    They are decoded in the chunks of the stage segany, so that many prompts need no more memory than few.
+    """
+    features, size = variant.encode([image])[0], (image.shape[0], image.shape[1])
+    masks, scores = [], []
+    for start in range(0, len(prompts), variant.decode_chunk):
+        candidates = variant.decode(features, prompts[start : start + variant.decode_chunk])
+        tokens = candidates.argmax() if selection == "argmax" else candidates.single
+        wanted = torch.zeros_like(candidates.scores, dtype=torch.bool).scatter_(1, tokens[:, None], True)
+        masks += [found.cpu().numpy() for _, _, found in enlarge(candidates, wanted, size)]
+        scores.append(candidates.scores.gather(1, tokens[:, None])[:, 0].float().cpu().numpy())
+    return np.concatenate(masks), np.concatenate(scores)
 
 
 def all_masks(variant: Variant, image: np.ndarray, sampler: str) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +144,6 @@ def draw(image: np.ndarray, masks: Sequence[np.ndarray], prompts: Prompts | None
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write a picture atomically; the suffix decides the format."""
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise InputError("segment", "--output", expected="a picture such as OUT.png", found=path)
+    check_output(path)
     with atomic(path) as temporary:
         Image.fromarray(picture).save(temporary)

@@ -386,6 +386,17 @@ class Statistics(Section):
     )
 
 
+def _rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] < values[1]:
+        raise _mistake("low below high", f"[{values[0]}, {values[1]}]")
+    return values
+
+
+CheckImages = Literal["headers", "full"]
+OnBadImage = Literal["stop", "skip"]
+Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
+
+
 class Dataset(Section):
     """COCO-format annotations and the folder of their images, or a generator of both."""
 
@@ -402,6 +413,18 @@ class Dataset(Section):
     )
     title: str = Field("", description="for people")
     downloads: List[Name] = Field((), description="names of `downloads.tsv` that bring its files")
+    check_images: Maybe[CheckImages] = Field(None, description="in the place of the key of the same name at the top")
+    on_bad_image: Maybe[OnBadImage] = Field(None, description="in the place of the key of the same name at the top")
+    exif: Literal["apply", "ignore", "auto"] = Field(
+        "auto",
+        description="the orientation that image files state: `apply` it, `ignore` it, or `auto`: apply it where only "
+        "the turned size is the one in the annotations",
+    )
+    range: Maybe[Literal["percentile"] | Range] = Field(
+        None,
+        description="of images with more than 8 bits per value: `[low, high]`, the values that become black and white, "
+        "or `percentile`, the 1st and 99th percentile of each image; not given: the upper 8 of 16 bits",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -539,6 +562,16 @@ class Settings(Section):
     # Not strict: `--config download=false` gives the text.
     download: Annotated[bool, Strict(False)] = Field(
         True, description="fetch what is missing before measuring; `false`: stay offline and say what is missing"
+    )
+    check_images: CheckImages = Field(
+        "headers",
+        description="what the index looks at of every image file: `headers` (size, kind of values, whether the end is "
+        "there) or `full` (decode it, and tell by its whole content whether it was replaced)",
+    )
+    on_bad_image: OnBadImage = Field(
+        "stop",
+        description="image files that are missing, broken or of another size: `stop` and name them all, or `skip` "
+        "them: they are left out for every variant alike and counted in the table `datasets`",
     )
     study: StudySelection = Field(description="what is run: every combination of the names is one job per shard")
     shards: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(

@@ -15,6 +15,7 @@ NOT_AVAILABLE = "not available"  # no public code: the card says why
 NO_NETWORK = "no network"  # a baseline: nothing to count
 NO_COMMON_CLASS = "no common class"  # a detector knows none of the dataset's categories by name
 UNSUPPORTED_RUNTIME = "unsupported runtime"  # it runs only as it is: in float32, not compiled
+ALL_CROWDS = "all instances are crowds"  # of a dataset: average precision has nothing to find
 
 # Of single prompts.
 OUT_OF_MEMORY = "out of memory"

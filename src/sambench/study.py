@@ -93,6 +93,18 @@ class Study:
         count = entry.image_count or IMAGES_PER_SHARD
         return min(count, entry.image_limit or count)
 
+    def reading(self, dataset: str) -> dict[str, str]:
+        """How the image files of a dataset are looked at and read: the keywords of the index's script."""
+        settings, entry = self.settings, self.settings.datasets[dataset]
+        bounds = entry.range
+        whole = entry.generator is not None
+        return {
+            "check_images": entry.check_images or ("full" if whole else settings.check_images),
+            "on_bad_image": entry.on_bad_image or settings.on_bad_image,
+            "exif": entry.exif,
+            "scaling": ",".join(map(str, bounds)) if isinstance(bounds, tuple) else bounds or "",
+        }
+
     def shards(self, dataset: str) -> int:
         """The number of jobs that a (variant, runtime, prompt group) is split into on a dataset."""
         shards = self.settings.shards

@@ -95,7 +95,9 @@ def test_words_versions_and_plumbing_change_no_stage(
     # A comment, a docstring, a hint and a printed line in modules that compute.
     edit(project, edited, "src/sambench/evaluate/segany.py", r"\Z", "\n# A comment.\n")
     edit(project, edited, "src/sambench/masks.py", r'\A"""', '"""Other words. ')
-    edit(project, edited, "src/sambench/datasets/checks.py", r'remedy = "add the image', 'remedy = "name the image')
+    edit(
+        project, edited, "src/sambench/datasets/annotations.py", r'remedy = "add the image', 'remedy = "name the image'
+    )
     edit(project, edited, "src/sambench/evaluate/detections.py", r"\Z", "\n\n# Another comment.\n")
     edit(project, edited, "src/sambench/measure/throughput.py", r'print\(f"', 'print(f"other ')
     # A column of a table of results, and a status word that no stage uses yet.

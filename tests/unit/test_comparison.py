@@ -140,8 +140,8 @@ def write_results(folder: Path, name: str, iou: list[float], *, order: list[int]
         write_parquet(Path(file), both, records.SEGANY, {})
     return {
         "shards": {"d": 2},
-        "groups": {"g": ["box", "random_1"]},
-        "systems": [["a", "eager"], ["b", "eager"]],
+        "groups": {"g": ["box", "random_1"], "other": []},
+        "jobs": [["d", "a", "eager", "g"], ["d", "b", "eager", "g"], ["e", "b", "eager", "other"]],
         "untrained": {
             "fill": "sambench.variants.baselines:BoxFill",
             "truth": "sambench.variants.baselines:GroundTruth",
@@ -162,6 +162,6 @@ def test_scores_are_read_on_the_same_prompts(tmp_path: Path) -> None:
     gone = paired.read_scores(tmp_path, plan, "d", "g", "box")
     assert gone.scored() == [System("a", "eager")] and gone.statuses == (OK, OUT_OF_MEMORY)
     assert paired.ceilings(plan) == {"truth"}
-    settings = {"plan": plan, "datasets": ["d"], "references": ["a"]}
+    settings = {"plan": plan, "references": ["a"]}
     table = comparison.TABLE.build(tmp_path, settings)
     assert table.groupby("prompt", sort=False).size().to_dict() == {"box": 8, "random_1": 8}

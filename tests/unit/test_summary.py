@@ -86,8 +86,8 @@ def test_a_row_joins_what_was_measured(rows: pd.DataFrame) -> None:
 def test_a_row_says_once_why_numbers_are_missing(rows: pd.DataFrame) -> None:
     net, fill, absent = rows["status"]
     assert net == "no weights (AP detic); random weights (time)"
-    assert fill == "unsupported prompt (point); no network (cost)"
-    assert absent == "no weights (box, point)"
+    assert fill == "unsupported prompt (point); not asked (AP, everything, time, throughput); no network (cost)"
+    assert absent == "no weights (box, point); not asked (AP, everything, time, throughput, cost)"
     assert (rows["not_asked"] == "").all()
     fewer = summary.summary(JOBS[:1], {}, {})
     assert fewer["status"].tolist() == [OK]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sambench.digests import digest
 from sambench.evaluate.average_precision import BBOX, SEGM
-from sambench.evaluate.instances import box_precision, mask_precision, truth_of
+from sambench.evaluate.instances import box_precision, mask_precision, only_crowds, truth_of
 from sambench.evaluate.judged import indexed_truth, judged
 from sambench.jobs import mask_selections, shard_images
 from sambench.parquet import INPUT, inputs, read_parquet, read_provenance, refuse, write_parquet
@@ -16,7 +16,7 @@ from sambench.record_checks import strange_boxes, strange_masks
 from sambench.records import AVERAGE_PRECISION_BOXES, AVERAGE_PRECISION_MASKS, BOXES, IMAGES, MASKS
 from sambench.results.table import typed
 from sambench.script import run
-from sambench.status import OK
+from sambench.status import ALL_CROWDS, OK
 
 
 def main(
@@ -43,6 +43,8 @@ def main(
     rules = truth.rules.name + (", class-agnostic" if class_agnostic else "")
     # Why a detector has no boxes, such as `no weights`.
     states = {detector: read_provenance(file).get("status", OK) for detector, file in detectors.items()}
+    if only_crowds(truth):
+        states = {detector: ALL_CROWDS if state == OK else state for detector, state in states.items()}
     facts = {
         detector: {
             "dataset": dataset,

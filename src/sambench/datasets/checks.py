@@ -1,15 +1,15 @@
 """The fields of COCO-format annotations: each check gives the value back or refuses it in one line.
 
-Shared by the index of a dataset and by `sambench score`. `path` is the file and `field` the place in it that a refusal
-names. All raise InputError.
+`path` is the file and `field` the place in it that a refusal names. All raise InputError.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import reprlib
-from collections.abc import Container
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +22,48 @@ from sambench.errors import InputError
 # larger values do not fail there, they corrupt memory.
 SIDE_LIMIT = 65_535
 COORDINATE_LIMIT = 100_000
+_REMEDY = "give an annotation file in the COCO format"
+_WHOLE = {"images": ("id", "width", "height"), "annotations": ("id", "image_id", "category_id", "iscrowd")}
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
-    """The parsed file; its lists `images` and `annotations` hold nothing but objects."""
-    remedy = "give an annotation file in the COCO format"
+    """The file as JSON, with `images`, `annotations` and `categories` lists of objects.
+
+    What means the same is written the same: whole numbers as integers, no `categories` as an empty list.
+    """
     try:
-        document = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        document = json.loads(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise refusal(path, "", "a whole gzip file", str(error), "fetch or compress it again") from None
     except OSError as error:
-        raise refusal(path, "", "a readable file", str(error.strerror), remedy) from None
+        raise refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except (ValueError, RecursionError) as error:
-        raise refusal(path, "", "JSON", str(error), remedy) from None
+        raise refusal(path, "", "JSON", str(error), _REMEDY) from None
     if not isinstance(document, dict):
-        raise refusal(path, "", "a JSON object", f"a {type(document).__name__}", remedy)
+        raise refusal(path, "", "a JSON object", f"a {type(document).__name__}", _REMEDY)
     for name in ("images", "annotations"):
         entries = document.get(name)
         if not isinstance(entries, list):
-            raise refusal(path, name, "a list", show(entries), remedy)
+            raise refusal(path, name, "a list", show(entries), _REMEDY)
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise refusal(path, f"{name}[{i}]", "an object", show(entry), remedy)
+                raise refusal(path, f"{name}[{i}]", "an object", show(entry), _REMEDY)
+            for key in _WHOLE[name]:
+                if type(value := entry.get(key)) is float and value.is_integer():
+                    entry[key] = int(value)
+    if document.get("categories") is None:
+        document["categories"] = []
+    entries = document["categories"]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        found = show(entries)
+        raise refusal(path, "categories", "a list of objects", found, "list them or leave it out")
+    for entry in entries:
+        if type(value := entry.get("id")) is float and value.is_integer():
+            entry["id"] = int(value)
     return document
-
-
-def check_ids(rows: list[dict[str, Any]], pictures: Container[int], path: Path) -> None:
-    seen: set[int] = set()
-    for i, row in enumerate(rows):
-        field = f"annotations[{i}]"
-        annotation_id = integer(row, "id", path, field)
-        if annotation_id in seen:
-            raise repeated(path, field, annotation_id)
-        seen.add(annotation_id)
-        image_id = integer(row, "image_id", path, field)
-        if image_id not in pictures:
-            remedy = "add the image or remove its annotations"
-            raise refusal(path, f"{field}.image_id", "an id listed under `images`", str(image_id), remedy)
 
 
 def category_ids(document: dict[str, Any], path: Path) -> set[int] | None:
@@ -64,9 +71,12 @@ def category_ids(document: dict[str, Any], path: Path) -> set[int] | None:
     entries = document.get("categories")
     if not entries:
         return None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise refusal(path, "categories", "a list of objects", show(entries), "list them or leave it out")
     return {integer(entry, "id", path, f"categories[{i}]") for i, entry in enumerate(entries)}
+
+
+def is_degenerate(numbers: Any) -> bool:
+    """Whether a part of a polygon has fewer than three corners: pycocotools and detectron2 leave such parts out."""
+    return isinstance(numbers, list) and len(numbers) < 6 and all(type(number) in (int, float) for number in numbers)
 
 
 def polygon(numbers: Any, path: Path, field: str) -> np.ndarray:
@@ -95,6 +105,8 @@ def run_lengths(rle: dict[str, Any], height: int, width: int, path: Path, field:
         raise refusal(path, f"{field}.size", expected, show(rle.get("size")), remedy)
     pixels = height * width
     found = show(counts)
+    if isinstance(counts, list) and any(type(count) is float and count.is_integer() for count in counts):
+        counts = [int(count) if type(count) is float and count.is_integer() else count for count in counts]
     if isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
         if sum(counts) == pixels:
             return {"size": size, "counts": counts}
@@ -108,14 +120,25 @@ def run_lengths(rle: dict[str, Any], height: int, width: int, path: Path, field:
     raise refusal(path, f"{field}.counts", expected, found, "encode the mask again")
 
 
-def integer(
-    entry: dict[str, Any], name: str, path: Path, field: str, low: int = -(2**63), high: int = 2**63 - 1
-) -> int:
+def integer(entry: dict[str, Any], name: str, path: Path, field: str, low: int = 0, high: int = 2**63 - 1) -> int:
+    """A whole number; by default an id, which nothing downstream takes below 0."""
     value = entry.get(name)
     if type(value) is not int or not low <= value <= high:
         expected = f"an integer from {low} to {high}" if low > 0 else "an integer of 64 bits"
-        raise refusal(path, f"{field}.{name}", expected, show(value), "add or correct it")
+        if type(value) is int and value < 0:
+            expected += ", not negative"
+        remedy = "add or correct it" + (": ids are whole numbers" if isinstance(value, str) else "")
+        raise refusal(path, f"{field}.{name}", expected, show(value), remedy)
     return value
+
+
+def box(value: Any, path: Path, field: str) -> list[float]:
+    """x, y, width, height in pixels."""
+    if not is_box(value):
+        expected = "x, y, width, height: 4 finite numbers, no negative size"
+        raise refusal(path, field, expected, show(value), "correct it, or leave it out for the mask's own")
+    checked: list[float] = value
+    return checked
 
 
 def is_number(value: Any) -> bool:

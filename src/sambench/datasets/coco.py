@@ -1,52 +1,88 @@
 """Any COCO-format dataset as two tables: its images, and its instances with their masks as compressed RLE.
 
-Everything that can be wrong with an annotation file is found here, in passes over its fields that come before
-the first mask is drawn, and is told in one line. LVIS files are COCO files here: their images are found by
-`coco_url` and carry the categories that are judged there, their instances carry the frequency of the category, and
-what else only their evaluator needs is left alone.
+Everything that a later stage could stumble over is found here: in the annotation file, field by field
+(annotations.py), in the image files, by their headers (inspection.py), and in what does not fit together. It is told
+at once, and what is left out is counted. LVIS images are found by `coco_url`, and their instances carry the frequency
+of the category.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from sambench.datasets import checks, federated
+from sambench.datasets import checks, federated, inspection, plausibility
+from sambench.datasets.annotations import DEGENERATE, Annotations, Instance, draw, read
+from sambench.datasets.faults import Faults
+from sambench.datasets.identity import identities
+from sambench.datasets.inspection import Look, Reading
+from sambench.datasets.pictures import read_image
+from sambench.errors import InputError
+from sambench.status import ALL_CROWDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# What `Index.counts` reports, always all of it. The first three are instances left out.
+__all__ = ["Index", "index", "read_image"]
+
+# What `Index.counts` reports, always all of it, and of which kind it is.
+SKIPPED_IMAGE = "skipped_bad_image"
 SKIPPED_AREA = "skipped_area_below_1"
 SKIPPED_SEGMENTATION = "skipped_empty_segmentation"
 SKIPPED_MASK = "skipped_empty_mask"
 COMPUTED_AREA = "area_computed_from_mask"
 COMPUTED_BOX = "box_computed_from_mask"
-REASONS = (SKIPPED_AREA, SKIPPED_SEGMENTATION, SKIPPED_MASK, COMPUTED_AREA, COMPUTED_BOX)
+AS_IT_IS = Reading()
+KINDS = {
+    SKIPPED_IMAGE: "left out",
+    SKIPPED_AREA: "left out",
+    SKIPPED_SEGMENTATION: "left out",
+    SKIPPED_MASK: "left out",
+    DEGENERATE: "left out",
+    COMPUTED_AREA: "completed",
+    COMPUTED_BOX: "completed",
+}
+REASONS = tuple(KINDS)
 
 
 @dataclass(frozen=True)
 class Index:
     """A dataset, ready for prompts.
 
-    images: image_id int64, path str, width and height int32, judged_category_ids, for LVIS the categories that it
+    images: image_id int64, path str, width and height int32; orientation int8 and scaling str, how it is read
+        (pictures.View); identity str, of the file (identity.py); judged_category_ids, for LVIS the categories that it
         judges in the image, else None; sorted by image_id.
     instances: annotation_id, image_id, category_id int64; x, y, w, h float64, the annotation box in pixels;
         area float64; iscrowd bool; rle_size [H, W]; rle_counts bytes; frequency, LVIS's r, c or f of the category,
         else None; sorted by image_id, then annotation_id.
-    counts: how many instances were skipped or completed, by reason (REASONS).
+    counts: how much was left out or completed, by reason (REASONS).
+    warnings: what is plausible and may yet be wrong: a sentence, and how many images or instances it is about.
+    category_names: by id, of the categories that the file lists.
     """
 
     images: pd.DataFrame
     instances: pd.DataFrame
     counts: dict[str, int]
+    warnings: dict[str, int] = field(default_factory=dict)
+    category_names: dict[int, str] = field(default_factory=dict)
+
+    def notes(self) -> pd.DataFrame:
+        """The columns of records.NOTES: how much there is, what was left out or completed, and warnings."""
+        import pandas as pd
+
+        categories = self.instances["category_id"].nunique()
+        crowd = int(self.instances["iscrowd"].sum())
+        sizes = {"images": len(self.images), "instances": len(self.instances), "categories": categories, "crowd": crowd}
+        lines = [("count", name, count) for name, count in sizes.items()]
+        lines += [(KINDS[reason], reason, count) for reason, count in self.counts.items() if count]
+        lines += [("warning", text, count) for text, count in self.warnings.items()]
+        return pd.DataFrame(lines, columns=["kind", "note", "count"])
 
 
 class _Image(NamedTuple):
@@ -56,207 +92,178 @@ class _Image(NamedTuple):
     height: int
 
 
-class _Instance(NamedTuple):
-    """A checked annotation, its mask still as the file has it; box and area are None where it has none."""
-
-    image_id: int
-    annotation_id: int
-    category_id: int
-    box: list[float] | None
-    area: float | None
-    iscrowd: bool
-    segmentation: list[np.ndarray] | dict[str, Any]
-
-
-def index(annotations: Path, images: Path, *, image_limit: int | None = None) -> Index:
+def index(
+    annotations: Path,
+    images: Path,
+    *,
+    image_limit: int | None = None,
+    reading: Reading = AS_IT_IS,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    report: Path | None = None,
+) -> Index:
     """Read the annotation file `annotations` of the image folder `images`.
 
-    image_limit: keep only the first so many images by id that have an annotation.
+    image_limit: keep only the first so many images by id that have an annotation. reading: how pictures are looked at.
+    on_bad_image: `skip` leaves out pictures that cannot be used, with their annotations. report: a text file for all
+    faults where there are several.
 
-    Raises InputError for whatever is not as the COCO format has it, and for images that the folder lacks.
+    Raises InputError for whatever is not as the COCO format has it, and for images that are not there or not usable.
     """
-    document = checks.read_annotations(annotations)
-    pictures = _images(document["images"], annotations, images)
-    rows = document["annotations"]
-    checks.check_ids(rows, pictures, annotations)
+    faults = Faults(report)
+    truth = read(annotations, faults=faults)
+    names = _names(truth.images, annotations, faults)
+    totals = {"images": len(names), "annotations": truth.total}
+    pictures = {
+        image_id: _Image(
+            image_id, str(images / name), truth.images[image_id]["width"], truth.images[image_id]["height"]
+        )
+        for image_id, name in names.items()
+    }
     if image_limit is not None:
-        annotated = sorted({row["image_id"] for row in rows})[:image_limit]
+        annotated = sorted({instance.image_id for instance in truth.instances} & set(pictures))[:image_limit]
         pictures = {image_id: pictures[image_id] for image_id in annotated}
-    _check_files(pictures.values(), annotations, images)
+        totals["images"] = len(pictures)
+    looks, bad = _look_at(pictures, reading)
+    if on_bad_image == "stop" and bad:
+        absent = [names[image_id] for image_id in sorted(bad) if not Path(pictures[image_id].path).is_file()]
+        if len(absent) == len(bad) and not faults.of_kind:
+            raise _missing(images, absent, f"the {len(pictures)} images of {annotations.name}")
+        for image_id in sorted(bad):
+            faults.add("images", bad[image_id])
+    faults.stop(totals)
+    counts = Counter(truth.counts)
+    counts[SKIPPED_IMAGE] = len(bad)
+    pictures = {image_id: picture for image_id, picture in pictures.items() if image_id not in bad}
 
-    categories = checks.category_ids(document, annotations)
-    frequencies = _frequencies(document.get("categories") or [], annotations)
-    counts: Counter[str] = Counter()
-    checked = [
-        instance
-        for i, row in enumerate(rows)
-        if (picture := pictures.get(row["image_id"]))
-        and (instance := _instance(row, picture, categories, counts, annotations, f"annotations[{i}]"))
-    ]
-    checked.sort(key=lambda instance: (instance.image_id, instance.annotation_id))
-    drawn = [row for instance in checked if (row := _draw(instance, pictures[instance.image_id], counts))]
+    frequencies = {category["id"]: category.get("frequency") for category in truth.categories}
+    chosen = [instance for instance in truth.instances if instance.image_id in pictures]
+    chosen.sort(key=lambda instance: (instance.image_id, instance.annotation_id))
+    evidence: list[list[float]] = []
+    drawn = [row for instance in chosen if (row := _draw(instance, pictures[instance.image_id], counts, evidence))]
     if not drawn:
-        expected = "at least one instance with a mask"
-        raise checks.refusal(annotations, "annotations", expected, f"none in {len(rows)}", "add segmentations")
+        raise _nothing_left(annotations, len(truth.instances), counts, [*bad.values()])
+    warnings = _check_boxes(evidence, annotations)
+    warnings |= _crowding(drawn, truth.federated)
+    warnings |= inspection.warnings([(pictures[image_id].path, looks[image_id]) for image_id in sorted(pictures)])
 
-    judged = _judged_categories(document, pictures)
     import pandas as pd  # takes longer than all else does for a command that wants the checks only
 
+    rows = sorted(pictures.values())
+    table = pd.DataFrame(rows, columns=list(_Image._fields)).assign(
+        orientation=[looks[row.image_id].view.orientation for row in rows],
+        scaling=[looks[row.image_id].view.scaling for row in rows],
+        identity=identities([row.path for row in rows], whole=reading.whole),
+        judged_category_ids=_judged_categories(truth, [row.image_id for row in rows]),
+    )
     return Index(
-        images=pd.DataFrame(sorted(pictures.values()), columns=list(_Image._fields))
-        .astype({"image_id": "int64", "width": "int32", "height": "int32"})
-        .assign(judged_category_ids=[judged.get(image_id) for image_id in sorted(pictures)]),
+        images=table.astype({"image_id": "int64", "width": "int32", "height": "int32", "orientation": "int8"}),
         instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
         counts={reason: counts[reason] for reason in REASONS},
+        warnings=warnings,
+        category_names={entry["id"]: str(entry.get("name", entry["id"])) for entry in truth.categories},
     )
 
 
-def read_image(path: str | Path, width: int, height: int) -> np.ndarray:
-    """An image file of any colour mode -> (height, width, 3) uint8 RGB, without alpha and lower bits of 16.
-
-    Annotations are in the frame of the stored pixels, so an EXIF rotation is applied only where the rotated
-    size is the one that the dataset states and the stored size is not.
-
-    Raises InputError for a file that is missing, broken or of another size.
-    """
-    stated = (width, height)
-    try:
-        with Image.open(path) as picture:
-            stored = picture.size
-            if stored == stated:
-                return _rgb(picture)
-            # Orientations 5 to 8 exchange width and height.
-            if stored == stated[::-1] and picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
-                return _rgb(ImageOps.exif_transpose(picture))
-    except Exception as error:  # Pillow's decoders raise a dozen types on broken files, and no base class
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise checks.refusal(path, "", "a readable image", found, "fetch the file again") from error
-    raise checks.refusal(
-        path,
-        "size",
-        f"{width}x{height} as in the annotations",
-        f"{stored[0]}x{stored[1]}",
-        "use the images that the annotations were made on",
-    )
-
-
-def _rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I;16"):  # Pillow's own conversion may clip at 255
-        grey = (np.asarray(picture) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {picture.mode})")
-    if picture.mode == "P":  # by way of RGBA, or Pillow warns about transparent palettes
-        picture = picture.convert("RGBA")
-    return np.array(picture.convert("RGB"))
-
-
-def _images(entries: list[dict[str, Any]], path: Path, folder: Path) -> dict[int, _Image]:
-    found: dict[int, _Image] = {}
-    for i, entry in enumerate(entries):
-        field = f"images[{i}]"
-        image_id = checks.integer(entry, "id", path, field)
-        if image_id in found:
-            raise checks.repeated(path, field, image_id)
+def _names(entries: Mapping[int, dict[str, Any]], path: Path, faults: Faults) -> dict[int, str]:
+    """The image file of each image, relative to the folder of the images."""
+    found: dict[int, str] = {}
+    for i, (image_id, entry) in enumerate(entries.items()):
         name = entry.get("file_name")
         if name is None and isinstance(url := entry.get("coco_url"), str):
             name = "/".join(url.split("/")[-2:])  # LVIS v1: .../val2017/000000000139.jpg
-        if not isinstance(name, str) or not name:
-            remedy = "add file_name, or coco_url as LVIS has it"
-            raise checks.refusal(path, f"{field}.file_name", "the name of an image file", checks.show(name), remedy)
-        width = checks.integer(entry, "width", path, field, low=1, high=checks.SIDE_LIMIT)
-        height = checks.integer(entry, "height", path, field, low=1, high=checks.SIDE_LIMIT)
-        found[image_id] = _Image(image_id, str(folder / name), width, height)
+        if isinstance(name, str) and name:
+            found[image_id] = name
+            continue
+        remedy, place = "add file_name, or coco_url as LVIS has it", f"images[{i}].file_name"
+        faults.add("images", checks.refusal(path, place, "the name of an image file", checks.show(name), remedy))
     return found
 
 
-def _judged_categories(document: dict[str, Any], pictures: Collection[int]) -> dict[int, list[int]]:
-    """The categories that LVIS judges, by image, also those of annotations that become no instance.
+def _judged_categories(truth: Annotations, images: Sequence[int]) -> list[list[int] | None]:
+    """The categories that LVIS judges in each of the images, also those of annotations that become no instance."""
+    if not truth.federated:
+        return [None] * len(images)
+    present: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
+    for instance in truth.instances:
+        if instance.image_id in present:
+            area = 1 if instance.area is None else instance.area
+            present[instance.image_id].append({"category_id": instance.category_id, "area": area})
+    return [sorted(federated.known_categories(truth.images[image], present[image])) for image in images]
 
-    Empty for other formats, and where an image does not say which categories it lacks: only the evaluator minds, and
-    refuses the file.
-    """
-    images = [image for image in document["images"] if image["id"] in pictures]
-    if not federated.is_federated(images) or not all(map(federated.says_what_is_absent, images)):
+
+def _look_at(pictures: Mapping[int, _Image], reading: Reading) -> tuple[dict[int, Look], dict[int, InputError]]:
+    """What was seen of each picture, and why some cannot be used, by id."""
+    rows = [pictures[image_id] for image_id in sorted(pictures)]
+    found = inspection.look_at_all([(row.path, row.width, row.height) for row in rows], reading)
+    looks = {row.image_id: look for row, look in zip(rows, found, strict=True) if isinstance(look, Look)}
+    bad = {row.image_id: look for row, look in zip(rows, found, strict=True) if isinstance(look, InputError)}
+    return looks, bad
+
+
+def _missing(folder: Path, names: Sequence[str], expected: str) -> InputError:
+    listed = ", ".join([*names[:3]] + ["..."] * (len(names) > 3))
+    remedy = "fetch them, or name the folder that file_name is relative to"
+    return checks.refusal(folder, "", expected, f"{len(names)} missing: {listed}", remedy)
+
+
+def _nothing_left(path: Path, total: int, counts: Mapping[str, int], bad: Sequence[InputError]) -> InputError:
+    """Why an annotation file gives no instance."""
+    words = {
+        SKIPPED_AREA: "with an area below 1",
+        SKIPPED_SEGMENTATION: "without a segmentation",
+        SKIPPED_MASK: "without a pixel inside their image",
+    }
+    reasons = [f"{counts[reason]} {word}" for reason, word in words.items() if counts[reason]]
+    rest = total - sum(counts[reason] for reason in words)
+    if bad:
+        reasons.append(f"{rest} in {len(bad)} images that cannot be used, first: {bad[0]}")
+    remedy = "mend what is counted here" if reasons else "add annotations"
+    found = f"none in {total}" + (f": {', '.join(reasons)}" if reasons else "")
+    return checks.refusal(path, "annotations", "at least one instance with a mask", found, remedy)
+
+
+def _check_boxes(evidence: list[list[float]], path: Path) -> dict[str, int]:
+    """Warnings about annotation boxes that are not those of their masks; InputError where that is beyond doubt."""
+    if not evidence:
         return {}
-    present: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in pictures}
-    for row in document["annotations"]:
-        if row["image_id"] in present:
-            area = row.get("area")
-            present[row["image_id"]].append({"category_id": row["category_id"], "area": 1 if area is None else area})
-    return {image["id"]: sorted(federated.known_categories(image, present[image["id"]])) for image in images}
+    table = np.array(evidence)
+    warnings = {}
+    for finding in plausibility.boxes_of_masks(table[:, :4], table[:, 4:8], table[:, 8:]):
+        if finding.sure:
+            remedy = "convert them, or leave bbox out for the mask's own"
+            found = f"{finding.count} of {finding.total} {finding.text}"
+            raise checks.refusal(path, "annotations", f"bbox as {plausibility.STATED}", found, remedy)
+        warnings[finding.text] = finding.count
+    return warnings
 
 
-def _frequencies(categories: list[dict[str, Any]], path: Path) -> dict[int, str | None]:
-    """How frequent LVIS calls each category, by id; None in other formats."""
-    for i, category in enumerate(categories):
-        if category.get("frequency") not in (None, "r", "c", "f"):
-            found, remedy = checks.show(category["frequency"]), "correct it, or leave it out"
-            raise checks.refusal(path, f"categories[{i}].frequency", "r, c or f", found, remedy)
-    return {category["id"]: category.get("frequency") for category in categories}
+def _crowding(drawn: list[dict[str, Any]], lvis: bool) -> dict[str, int]:
+    """Warnings about what average precision cannot see."""
+    objects = [row for row in drawn if not row["iscrowd"]]
+    if not objects:
+        return {ALL_CROWDS: len(drawn)}
+    limit, kind = (300, "") if lvis else (100, " of a category")
+    groups = Counter((row["image_id"], 0 if lvis else row["category_id"]) for row in objects)
+    images = {image_id for (image_id, _), count in groups.items() if count > limit}
+    text = f"images with more than {limit} instances{kind}: average precision looks at {limit} detections{kind}"
+    return {text: len(images)} if images else {}
 
 
-def _check_files(pictures: Collection[_Image], path: Path, folder: Path) -> None:
-    missing = [picture.path for picture in sorted(pictures) if not Path(picture.path).is_file()]
-    if missing:
-        names = ", ".join([Path(name).name for name in missing[:3]] + ["..."] * (len(missing) > 3))
-        expected = f"the {len(pictures)} images of {path.name}"
-        remedy = "fetch them, or name the folder that file_name is relative to"
-        raise checks.refusal(folder, "", expected, f"{len(missing)} missing: {names}", remedy)
+def _draw(
+    instance: Instance, picture: _Image, counts: Counter[str], evidence: list[list[float]]
+) -> dict[str, Any] | None:
+    """The row of an instance; None, and counted, for one that the protocol leaves out or that has no pixel.
 
-
-def _instance(
-    row: dict[str, Any],
-    picture: _Image,
-    categories: set[int] | None,
-    counts: Counter[str],
-    path: Path,
-    field: str,
-) -> _Instance | None:
-    """One annotation with every field checked; None, and counted, for one that the protocol leaves out."""
-    category = checks.integer(row, "category_id", path, field)
-    if categories is not None and category not in categories:
-        remedy = "add the category or correct the id"
-        raise checks.refusal(path, f"{field}.category_id", "an id listed under `categories`", str(category), remedy)
-    crowd = row.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        remedy = "correct it, or leave it out for 0"
-        raise checks.refusal(path, f"{field}.iscrowd", "0 or 1", checks.show(crowd), remedy)
-    box, area, remedy = row.get("bbox"), row.get("area"), "correct it, or leave it out for the mask's own"
-    if box is not None and not checks.is_box(box):
-        expected = "x, y, width, height: 4 finite numbers, no negative size"
-        raise checks.refusal(path, f"{field}.bbox", expected, checks.show(box), remedy)
-    if area is not None and not (checks.is_number(area) and area >= 0):
-        expected = "a finite number of pixels, not negative"
-        raise checks.refusal(path, f"{field}.area", expected, checks.show(area), remedy)
-    if area is not None and area < 1:
+    evidence: takes in a box that the file has, the corners of the mask's own, and the size of the image.
+    """
+    if instance.area is not None and instance.area < 1:
         counts[SKIPPED_AREA] += 1
         return None
-    segmentation = row.get("segmentation")
-    if not segmentation:
+    if instance.segmentation is None:
         counts[SKIPPED_SEGMENTATION] += 1
         return None
-    checked: list[np.ndarray] | dict[str, Any]
-    field += ".segmentation"
-    if isinstance(segmentation, dict):
-        checked = checks.run_lengths(segmentation, picture.height, picture.width, path, field)
-    elif isinstance(segmentation, list):
-        checked = [checks.polygon(numbers, path, f"{field}[{k}]") for k, numbers in enumerate(segmentation)]
-    else:
-        expected = "a list of polygons or an RLE object"
-        raise checks.refusal(path, field, expected, checks.show(segmentation), "use one of COCO's three encodings")
-    return _Instance(row["image_id"], row["id"], category, box, area, bool(crowd), checked)
-
-
-def _draw(instance: _Instance, picture: _Image, counts: Counter[str]) -> dict[str, Any] | None:
-    """The row of an instance, its mask drawn by pycocotools like everybody's; None when no pixel is in it."""
-    segmentation, size = instance.segmentation, (picture.height, picture.width)
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, *size)
-    else:
-        rle = segmentation
+    size = (picture.height, picture.width)
+    rle = draw(instance.segmentation, *size)
     # One mask at a time: the areas of more than 255 masks in one call overflow under NumPy 2.
     pixels = int(coco_mask.area(rle))
     if not pixels:
@@ -264,7 +271,10 @@ def _draw(instance: _Instance, picture: _Image, counts: Counter[str]) -> dict[st
         return None
     counts[COMPUTED_AREA] += instance.area is None
     counts[COMPUTED_BOX] += instance.box is None
-    box = coco_mask.toBbox(rle) if instance.box is None else instance.box
+    x, y, w, h = coco_mask.toBbox(rle).tolist()
+    box = [x, y, w, h] if instance.box is None else instance.box
+    if instance.box is not None:
+        evidence.append([*instance.box, x, y, x + w, y + h, picture.width, picture.height])
     return {
         "annotation_id": instance.annotation_id,
         "image_id": instance.image_id,

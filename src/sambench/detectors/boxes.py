@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sambench.datasets.coco import read_image
+from sambench.datasets import checks, plausibility
+from sambench.datasets.pictures import read_image, view_of
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
-from sambench.evaluate.score import COCO, Truth, read_results
+from sambench.evaluate.score import COCO, Detection, Truth, read_results
 from sambench.prefetch import WORKERS, prefetch
 from sambench.progress import track
 from sambench.records import BOXES
@@ -47,7 +48,7 @@ def find_boxes(
     rows = list(ordered.itertuples(index=False))
 
     def load(row: Any) -> tuple[Any, Any]:
-        return row, detector.prepare(read_image(row.path, row.width, row.height))
+        return row, detector.prepare(read_image(row.path, row.width, row.height, view_of(row)))
 
     def found() -> Iterator[tuple[Any, Detections]]:
         batch: list[tuple[Any, Any]] = []
@@ -121,13 +122,16 @@ def import_boxes(
     categories: Sequence[Category],
     images: pd.DataFrame,
     limits: Limits,
+    warnings: dict[str, int] | None = None,
 ) -> pd.DataFrame:
     """A file of results in the COCO format -> columns of records.BOXES.
 
     document: the parsed annotation file `annotations`; images: those that are wanted, which may be a part of them.
+    warnings: takes in what looks wrong with the whole file, and how often.
 
     Boxes that stick out of their image are cut there, all others are taken as they are. Raises InputError for whatever
-    `sambench score` refuses, such as the id of an image or category that the dataset does not have.
+    `sambench score` refuses, such as the id of an image or category that the dataset does not have, and for boxes that
+    are beyond doubt in another format.
     """
     truth = Truth(
         {image["id"]: image for image in document["images"]},
@@ -136,6 +140,9 @@ def import_boxes(
         COCO,
     )
     found = read_results(path, "bbox", truth, annotations)
+    doubts = _doubts(path, found, document)
+    if warnings is not None:
+        warnings |= doubts
     parts = []
     for row in images.itertuples(index=False):
         entries = found[row.image_id]
@@ -144,6 +151,33 @@ def import_boxes(
         xywh = np.array([entry[2] for entry in entries], dtype=np.float64).reshape(-1, 4)
         parts.append(_best(row.image_id, ids, _cut(xywh, row.width, row.height), scores, limits))
     return _table(parts)
+
+
+def _doubts(path: Path, found: Mapping[int, list[Detection]], document: dict[str, Any]) -> dict[str, int]:
+    """Warnings about published boxes; InputError where they are beyond doubt no x, y, width, height in pixels."""
+    known: dict[int, list[list[float]]] = {}
+    for row in document["annotations"]:
+        if checks.is_box(row.get("bbox")):
+            known.setdefault(row["image_id"], []).append(row["bbox"])
+    truth = {image_id: np.array(boxes, dtype=np.float64) for image_id, boxes in known.items()}
+    rows = [(image_id, *entry) for image_id, entries in found.items() for entry in entries]
+    if not rows:
+        return {}
+    image_ids, _, scores, boxes = (np.array(column) for column in zip(*rows, strict=True))
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in document["images"]}
+    sides = np.array([sizes[image_id] for image_id in image_ids.tolist()], dtype=np.float64)
+    warnings = {}
+    for finding in plausibility.boxes_of_detector(boxes, scores, image_ids, sides, truth):
+        if finding.sure:
+            expected, text = f"bbox as {plausibility.STATED}", f"{finding.count} of {finding.total} {finding.text}"
+            raise checks.refusal(path, "", expected, text, "convert them")
+        warnings[finding.text] = finding.count
+    if (above := int((scores > 1).sum())) > 0:
+        warnings["scores above 1, which thresholds between 0 and 1 keep"] = above
+    without = sum(1 for image_id in truth if not found.get(image_id))
+    if without:
+        warnings["annotated images without a box"] = without
+    return warnings
 
 
 def _cut(xywh: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -75,6 +75,12 @@ def read_categories(document: dict[str, Any], path: Path) -> list[Category]:
     return [Category(entry["id"], entry["name"]) for entry in entries]
 
 
+def known_ids(document: dict[str, Any], path: Path) -> set[int]:
+    """The ids of the categories of an annotation file; where it lists none, those that its annotations have."""
+    used = {row.get("category_id") for row in document["annotations"]}
+    return checks.category_ids(document, path) or {each for each in used if type(each) is int}
+
+
 def canonical(name: str) -> str:
     """A name in lower case, with spaces for underscores, and COCO's word for the synonyms."""
     plain = " ".join(name.lower().replace("_", " ").split())

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sambench.datasets.checks import read_annotations
 from sambench.detectors.boxes import Limits, find_boxes, import_boxes, no_boxes
-from sambench.detectors.classes import UNKNOWN, category_ids, read_categories
+from sambench.detectors.classes import UNKNOWN, Category, category_ids, known_ids, read_categories
 from sambench.detectors.registry import Detector, build
 from sambench.digests import digest
 from sambench.errors import BadWeights
@@ -54,7 +54,6 @@ def shard_boxes(
     runtime = Runtime(device=settings["device"], threads=threads)
     part: pd.DataFrame = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
     document = read_annotations(annotations)
-    categories = read_categories(document, annotations)
     threshold = settings["score_threshold"] if detector.score_threshold is None else detector.score_threshold
     limits = Limits(threshold, detector.top_k or settings["top_k"][rules_of(document).name])
     facts = {"detector": detector.name, "score_threshold": str(threshold), "top_k": str(limits.top_k)}
@@ -67,7 +66,13 @@ def shard_boxes(
         return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
     if published:
         facts["published_sha256"] = digest(published)
-        return ShardBoxes(import_boxes(published, document, annotations, categories, part, limits), facts)
+        warnings: dict[str, int] = {}
+        known = [Category(each, "") for each in sorted(known_ids(document, annotations))]
+        table = import_boxes(published, document, annotations, known, part, limits, warnings)
+        for text, count in warnings.items():
+            print(f"boxes {detector.name}: {published}: warning: {text}: {count}", file=sys.stderr)
+        return ShardBoxes(table, facts | {"warnings": json.dumps(warnings)})
+    categories = read_categories(document, annotations)
 
     # Needs torch, which importing published boxes does not, and which is slow to start with.
     from sambench.memory import OutOfMemory, memory_guard

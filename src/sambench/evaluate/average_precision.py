@@ -76,6 +76,8 @@ class Evaluator:
     ) -> None:
         self.rules = rules
         self._geometry = _GEOMETRY[iou_type]
+        sizes = ("height", "width") if iou_type == SEGM else ()
+        self._image_fields = ("id", *sizes, "neg_category_ids", "not_exhaustive_category_ids")
         self._frequencies = []
         if rules.federated and not class_agnostic:
             in_order = sorted(categories, key=lambda category: category["id"])
@@ -100,6 +102,8 @@ class Evaluator:
         if self.rules.federated:
             annotations, detections = self._judged(image, annotations, detections)
         image_id = image["id"]
+        # Nothing but what is used: a field of another tool may be of a type that hotcoco does not take.
+        image = {name: image[name] for name in self._image_fields if name in image}
         truth = [self._annotation(image_id, annotation) for annotation in annotations]
         found = [self._detection(image_id, detection) for detection in detections]
         self._pending.append((image, truth, found))

@@ -32,6 +32,12 @@ def truth_of(annotations: Path, iou_type: str, images: pd.DataFrame) -> Truth:
     return replace(whole, images=kept)
 
 
+def only_crowds(truth: Truth) -> bool:
+    """Whether COCO's rules leave nothing to find, because every annotation of the images is a crowd."""
+    rows = [row for image_id in truth.images for row in truth.annotations.get(image_id, ())]
+    return bool(rows) and not truth.rules.federated and all(row["iscrowd"] for row in rows)
+
+
 def box_precision(truth: Truth, boxes: pd.DataFrame, *, class_agnostic: bool = False) -> dict[str, float]:
     """AP of boxes, columns of records.BOXES: the numbers of STATISTICS in per cent, absent where undefined."""
     evaluator = Evaluator(truth.categories, BBOX, truth.rules, class_agnostic=class_agnostic)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
 
 from sambench.datasets import checks, federated
+from sambench.datasets.annotations import Instance, draw, read
 from sambench.errors import InputError
-from sambench.evaluate.average_precision import BBOX, FREQUENCIES, SEGM, Evaluator
+from sambench.evaluate.average_precision import BBOX, SEGM, Evaluator
 from sambench.evaluate.rules import COCO, LVIS, Rules
 
 IOU_TYPES = (SEGM, BBOX)
@@ -48,10 +50,14 @@ class Truth:
         return federated.known_categories(self.images[image_id], self.annotations.get(image_id, ()))
 
 
-def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False) -> dict[str, Any]:
+def score(
+    truth: Path, results: Path, iou_type: str = "", *, class_agnostic: bool = False, max_dets: int | None = None
+) -> dict[str, Any]:
     """All statistics of the format's own evaluator as fractions, unrounded, and what they were made from.
 
-    iou_type: SEGM or BBOX; when empty, masks if the first result has one.
+    iou_type: SEGM or BBOX; when empty, masks if the first result has one. max_dets: in the place of the format's own
+    limit, most detections that are looked at. `over_max_dets` in the answer: images with more objects than that, of
+    which some cannot be found.
     A file is LVIS where its images have `neg_category_ids`, else COCO.
 
     Raises InputError for whatever is wrong with either file.
@@ -62,6 +68,11 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         first = next(_entries(results), None)
         iou_type = SEGM if isinstance(first, dict) and "segmentation" in first else BBOX
     reference = read_truth(truth, iou_type)
+    if max_dets is not None:
+        if max_dets < 1:
+            raise InputError("--max-dets", expected="a whole number from 1", found=max_dets)
+        limits = (*(limit for limit in reference.rules.limits[:-1] if limit < max_dets), max_dets)
+        reference = replace(reference, rules=replace(reference.rules, limits=limits))
     found = read_results(results, iou_type, reference, truth)
     count = sum(map(len, found.values()))
     evaluator = Evaluator(reference.categories, iou_type, reference.rules, class_agnostic=class_agnostic)
@@ -78,51 +89,37 @@ def score(truth: Path, results: Path, iou_type: str = "", *, class_agnostic: boo
         "iou_type": iou_type,
         "rules": reference.rules.name,
         "class_agnostic": class_agnostic,
+        "max_dets": reference.rules.limits[-1],
+        "over_max_dets": _over_limit(reference, class_agnostic=class_agnostic),
         "images": len(reference.images),
         "annotations": sum(map(len, reference.annotations.values())),
         "detections": count,
     }
 
 
+def _over_limit(truth: Truth, *, class_agnostic: bool) -> int:
+    """How many images have more objects than detections that are looked at, per category by COCO's rules."""
+    together = truth.rules.federated or class_agnostic
+    over = 0
+    for rows in truth.annotations.values():
+        groups = Counter(None if together else row["category_id"] for row in rows if not row["iscrowd"])
+        over += any(count > truth.rules.limits[-1] for count in groups.values())
+    return over
+
+
 def read_truth(path: Path, iou_type: str) -> Truth:
-    """A COCO or LVIS annotation file with everything checked that its evaluator uses."""
-    document = checks.read_annotations(path)
-    rules = rules_of(document)
-    categories = document.get("categories")
-    if not isinstance(categories, list) or not categories:
-        raise _refusal(path, "categories", "a list of at least one category", categories, "list the categories")
-    known = checks.category_ids(document, path) or set()
-    if len(known) < len(categories):
-        found = f"{len(categories) - len(known)} repeated"
-        raise checks.refusal(path, "categories", "ids that differ", found, "remove the repetition")
-    for i, category in enumerate(categories):
-        if rules.federated and category.get("frequency") not in [*FREQUENCIES]:
-            remedy = "take the complete LVIS file"
-            raise _refusal(path, f"categories[{i}].frequency", "r, c or f", category.get("frequency"), remedy)
+    """A COCO or LVIS annotation file with everything checked that its evaluator uses, as the index checks it.
 
-    images: dict[int, dict[str, Any]] = {}
-    for i, image in enumerate(document["images"]):
-        field = f"images[{i}]"
-        image_id = checks.integer(image, "id", path, field)
-        if image_id in images:
-            raise _refusal(path, f"{field}.id", "an id that no image before it has", image_id, "remove the repetition")
-        if iou_type == SEGM:
-            for side in ("height", "width"):
-                checks.integer(image, side, path, field, low=1, high=checks.SIDE_LIMIT)
-        for name in federated.FIELDS if rules.federated else ():
-            ids = image.get(name)
-            if not isinstance(ids, list) or not all(type(each) is int for each in ids):
-                raise _refusal(path, f"{field}.{name}", "a list of category ids", ids, "take the complete LVIS file")
-        images[image_id] = image
-
-    rows = document["annotations"]
-    checks.check_ids(rows, images, path)
+    A missing area is that of the mask, or of the box where there is none; a missing box is that of the mask. What has
+    no geometry is left out, as it is of the index.
+    """
+    found = read(path, "masks" if iou_type == SEGM else "boxes")
     annotations = defaultdict(list)
-    for i, row in enumerate(rows):
-        annotations[row["image_id"]].append(
-            _annotation(row, images[row["image_id"]], known, iou_type, path, f"annotations[{i}]")
-        )
-    return Truth(images, annotations, categories, rules)
+    for instance in found.instances:
+        row = _annotation(instance, found.images[instance.image_id], iou_type)
+        if row is not None:
+            annotations[instance.image_id].append(row)
+    return Truth(found.images, annotations, found.categories, LVIS if found.federated else COCO)
 
 
 def rules_of(document: dict[str, Any]) -> Rules:
@@ -130,40 +127,28 @@ def rules_of(document: dict[str, Any]) -> Rules:
     return LVIS if federated.is_federated(document["images"]) else COCO
 
 
-def _annotation(
-    row: dict[str, Any], image: dict[str, Any], categories: set[int], iou_type: str, path: Path, field: str
-) -> dict[str, Any]:
-    """What is compared of an annotation."""
-    category = checks.integer(row, "category_id", path, field)
-    area: Any = row.get("area")
-    crowd = row.get("iscrowd", 0)
-    if category not in categories:
-        remedy = "add the category or correct the id"
-        raise _refusal(path, f"{field}.category_id", "an id listed under `categories`", category, remedy)
-    if not checks.is_number(area) or area < 0:
-        raise _refusal(path, f"{field}.area", "a finite number of pixels, not negative", area, "add or correct it")
-    if crowd not in (0, 1):
-        raise _refusal(path, f"{field}.iscrowd", "0 or 1", crowd, "correct it, or leave it out for 0")
-    kept = {"id": row["id"], "category_id": category, "area": area, "iscrowd": int(crowd)}
+def _annotation(instance: Instance, image: dict[str, Any], iou_type: str) -> dict[str, Any] | None:
+    """What is compared of an annotation; None where there is nothing."""
+    segmentation, box, area = instance.segmentation, instance.box, instance.area
+    rle = None
+    if segmentation is not None and (area is None or (iou_type == BBOX and box is None)):
+        rle = draw(segmentation, image["height"], image["width"])
+    if iou_type == BBOX and box is None:
+        box = None if rle is None else coco_mask.toBbox(rle).tolist()
+    if (box if iou_type == BBOX else segmentation) is None:
+        return None
+    if area is None:
+        area = box[2] * box[3] if rle is None else float(coco_mask.area(rle))  # type: ignore[index]
+    kept = {
+        "id": instance.annotation_id,
+        "category_id": instance.category_id,
+        "area": area,
+        "iscrowd": int(instance.iscrowd),
+    }
     if iou_type == BBOX:
-        box = row.get("bbox")
-        if not checks.is_box(box):
-            remedy = "add or correct it"
-            raise _refusal(path, f"{field}.bbox", "x, y, width, height: 4 finite numbers", box, remedy)
         return kept | {"bbox": box}
-    segmentation, field = row.get("segmentation"), f"{field}.segmentation"
-    if isinstance(segmentation, dict):
-        size, counts = [image["height"], image["width"]], segmentation.get("counts")
-        if isinstance(counts, str):
-            if segmentation.get("size") != size or not _is_whole(size, counts):
-                raise _bad_rle(segmentation, size, path, field)
-            return kept | {"segmentation": segmentation}
-        checked = checks.run_lengths(segmentation, image["height"], image["width"], path, field)
-        return kept | {"segmentation": checked}
-    if not isinstance(segmentation, list) or not segmentation:
-        raise _refusal(path, field, "polygons or an RLE", segmentation, "add it, or score boxes with --iou-type bbox")
-    for i, polygon in enumerate(segmentation):
-        checks.polygon(polygon, path, f"{field}[{i}]")
+    if isinstance(segmentation, list):
+        return kept | {"segmentation": [polygon.tolist() for polygon in segmentation]}
     return kept | {"segmentation": segmentation}
 
 

@@ -10,6 +10,7 @@ would give.
 from __future__ import annotations
 
 import collections
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,13 +22,13 @@ import torch
 
 from sambench import masks
 from sambench.clicks import next_click
-from sambench.datasets.coco import read_image
+from sambench.datasets.pictures import View, read_image, view_of
 from sambench.errors import InputError
 from sambench.memory import OutOfMemory, memory_guard, release_memory
 from sambench.prefetch import prefetch
 from sambench.progress import track
 from sambench.prompts import clicks_of
-from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Variant
 
 SELECTIONS = ("argmax", "single", "oracle")
@@ -61,15 +62,20 @@ class ImageTask:
     size: tuple[int, int]
     rles: Sequence[tuple[Sequence[int], bytes]]
     batches: Sequence[Batch]
+    view: View | None = None
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """What a worker thread prepares of a task: the variant's own input and the ground truth as (K, H, W) bool."""
+    """What a worker thread prepares of a task: the variant's own input and the ground truth as (K, H, W) bool.
+
+    unreadable: why there is no input, for a file that was damaged since the index looked at it.
+    """
 
     task: ImageTask
     prepared: Any
     truth: np.ndarray
+    unreadable: str = ""
 
     @cached_property
     def packed_truth(self) -> np.ndarray:
@@ -134,6 +140,7 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
                 size=(image.height, image.width),
                 rles=[(sizes[k], counts[k]) for k in used],
                 batches=[batch(rows[at], of_image[at], key[-1]) for key, at in groups.items()],
+                view=view_of(image),
             )
         )
     return tasks
@@ -142,7 +149,10 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
 def load(variant: Variant, task: ImageTask) -> LoadedImage:
     """Read one image, let the variant prepare it and unpack the ground truth. Runs in a worker thread."""
     height, width = task.size
-    image = read_image(task.path, width, height)
+    try:
+        image = read_image(task.path, width, height, task.view)
+    except InputError as error:
+        return LoadedImage(task, None, np.zeros((0, height, width), dtype=bool), str(error))
     truth = np.zeros((len(task.rles), height, width), dtype=bool)
     for at, (size, counts) in enumerate(task.rles):
         truth[at] = masks.decode_rle(size, counts)
@@ -204,7 +214,8 @@ def evaluate(
 ) -> None:
     """Decode every prompt of the tasks and hand the candidates to `scores`, those of detectors to `detections`.
 
-    A prompt that the variant does not take, or an image that does not fit into memory, leaves rows with a status.
+    A prompt that the variant does not take, or an image that cannot be read or does not fit into memory, leaves rows
+    with a status.
     """
 
     def outcome(batch: Batch) -> Outcome:
@@ -220,6 +231,11 @@ def evaluate(
             outcome(batch).give_up(batch.rows, OUT_OF_MEMORY)
 
     for loaded in track(prefetch(partial(load, variant), tasks), len(tasks), title):
+        if loaded.unreadable:
+            print(loaded.unreadable, file=sys.stderr)
+            for batch in loaded.task.batches:
+                outcome(batch).give_up(batch.rows, UNREADABLE_IMAGE)
+            continue
         usable = []
         for batch in loaded.task.batches:
             if variant.supports(batch.prompts, batch.clicks):

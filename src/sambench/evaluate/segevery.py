@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from hotcoco import COCO, COCOeval, Params
 
-from sambench.datasets.coco import read_image
+from sambench.datasets.pictures import View, read_image, view_of
 from sambench.errors import InputError
 from sambench.evaluate.filters import Masks, Settings, Trace
 from sambench.evaluate.generator import generate
@@ -52,6 +52,7 @@ class EverythingTask:
     rles: Sequence[tuple[Sequence[int], bytes]]
     areas: np.ndarray
     crowd: np.ndarray
+    view: View | None = None
 
 
 def plan(images: pd.DataFrame, instances: pd.DataFrame, count: int) -> list[EverythingTask]:
@@ -74,6 +75,7 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, count: int) -> list[Ever
                 rles=list(zip(rows["rle_size"], rows["rle_counts"], strict=True)),
                 areas=rows["area"].to_numpy(),
                 crowd=rows["iscrowd"].to_numpy(dtype=bool),
+                view=view_of(image),
             )
         )
     return tasks
@@ -129,7 +131,7 @@ def measure_time(
     images: list[np.ndarray | InputError] = []
     for task in tasks:
         try:
-            images.append(read_image(task.path, task.size[1], task.size[0]))
+            images.append(read_image(task.path, task.size[1], task.size[0], task.view))
         except InputError as error:
             images.append(error)
     for _ in range(warmup if tasks else 0):
@@ -170,7 +172,7 @@ def _attempt(
     record: dict[str, Any] = {"image_id": task.image_id}
     try:
         if image is None:
-            image = read_image(task.path, task.size[1], task.size[0])
+            image = read_image(task.path, task.size[1], task.size[0], task.view)
         if isinstance(image, InputError):
             raise image
     except InputError as error:

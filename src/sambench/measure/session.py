@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from sambench.datasets.coco import read_image
+from sambench.datasets.pictures import read_image, view_of
 from sambench.digests import digest
 from sambench.errors import BadWeights, InputError, UnsupportedRuntime
 from sambench.measure import machine
@@ -159,4 +159,4 @@ def annotated(images: Path, instances: Path, count: int | None) -> tuple[pd.Data
 
 def load_images(rows: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
     """(id, (H, W, 3) uint8 RGB) of all images, in memory."""
-    return [(int(row.image_id), read_image(row.path, row.width, row.height)) for row in rows.itertuples()]
+    return [(int(row.image_id), read_image(row.path, row.width, row.height, view_of(row))) for row in rows.itertuples()]

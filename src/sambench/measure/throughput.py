@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from sambench import records
-from sambench.datasets.coco import read_image
+from sambench.datasets.pictures import View, read_image, view_of
 from sambench.device import synchronize
 from sambench.measure.session import Measured, MeasuringJob, as_table, observe, out_of_memory
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak, total_mib
@@ -40,6 +40,7 @@ class ImageBoxes:
     path: str
     size: tuple[int, int]
     boxes: np.ndarray
+    view: View | None = None
 
 
 def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
@@ -48,7 +49,7 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
     rows_of = instances.groupby("image_id").indices
     return [
-        ImageBoxes(image.path, (image.height, image.width), boxes[rows_of[image.image_id]])
+        ImageBoxes(image.path, (image.height, image.width), boxes[rows_of[image.image_id]], view_of(image))
         for image in images.itertuples(index=False)
     ]
 
@@ -56,7 +57,7 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
 def load(variant: Variant, task: ImageBoxes) -> tuple[ImageBoxes, Any]:
     """A task with its prepared image; runs in a thread."""
     height, width = task.size
-    return task, variant.prepare(read_image(task.path, width, height))
+    return task, variant.prepare(read_image(task.path, width, height, task.view))
 
 
 def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:

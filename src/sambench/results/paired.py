@@ -84,7 +84,7 @@ def plan(study: Study) -> dict[str, Any]:
     return {
         "shards": {name: study.shards(name) for name in study["datasets"]},
         "groups": {group: study.prompt_types(group) for group in study["prompt_groups"]},
-        "systems": [[variant, runtime] for variant in study["variants"] for runtime in study["runtimes"]],
+        "jobs": [list(job) for job in study.jobs()],
         "untrained": {
             name: study.cards[name].builder for name in study["variants"] if not study.cards[name].checkpoints
         },
@@ -103,9 +103,20 @@ def ceilings(plan: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def prompt_sets(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(group, prompt) of every prompt set of a plan that is scored by IoU."""
-    return [(group, prompt) for group, prompts in plan["groups"].items() for prompt in prompts]
+def datasets(plan: Mapping[str, Any]) -> list[str]:
+    """The data sets of a plan."""
+    return list(dict.fromkeys(job[0] for job in plan["jobs"]))
+
+
+def prompt_sets(plan: Mapping[str, Any], dataset: str) -> list[tuple[str, str]]:
+    """(group, prompt) of every prompt set that is scored by IoU on a data set."""
+    groups = dict.fromkeys(job[3] for job in plan["jobs"] if job[0] == dataset)
+    return [(group, prompt) for group in groups for prompt in plan["groups"][group]]
+
+
+def systems_of(plan: Mapping[str, Any], dataset: str, group: str) -> list[System]:
+    """The systems that a plan runs on a prompt group of a data set."""
+    return [System(job[1], job[2]) for job in plan["jobs"] if job[0] == dataset and job[3] == group]
 
 
 def read_scores(
@@ -119,7 +130,7 @@ def read_scores(
     selection: str = "argmax",
 ) -> Scores:
     """One prompt set of a data set, for all systems of a plan or for some."""
-    wanted = tuple(System(*names) for names in (plan["systems"] if systems is None else systems))
+    wanted = tuple(System(*names) for names in (systems_of(plan, dataset, group) if systems is None else systems))
     column = IOU_COLUMN[selection]
     instances = pd.DataFrame(columns=KEYS)
     columns, statuses = [], []

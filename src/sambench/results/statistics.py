@@ -8,7 +8,7 @@ makes differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,6 +50,14 @@ class Estimates:
         error = standard_errors(self)
         c = critical_value(_largest_deviation(self.values, self.replicates, error), level)
         return self.values - c * error, self.values + c * error
+
+
+def together(parts: Iterable[Estimates]) -> Estimates:
+    """Estimates on the same draws as one family."""
+    parts = list(parts)
+    return Estimates(
+        np.concatenate([part.values for part in parts]), np.concatenate([part.replicates for part in parts], axis=1)
+    )
 
 
 class Resampling:

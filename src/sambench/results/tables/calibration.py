@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"plan": paired.plan(study), "datasets": study["datasets"]}
+    return {"plan": paired.plan(study)}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -57,9 +57,9 @@ def predictions(results: Path, settings: Mapping[str, Any]) -> Iterator[tuple[di
     """For each dataset, prompt set, variant and runtime its coordinates and its rows: image_id, iou, predicted_iou,
     status."""
     plan = settings["plan"]
-    for dataset in settings["datasets"]:
-        for group, prompt in paired.prompt_sets(plan):
-            for variant, runtime in plan["systems"]:
+    for dataset in paired.datasets(plan):
+        for group, prompt in paired.prompt_sets(plan, dataset):
+            for variant, runtime in paired.systems_of(plan, dataset, group):
                 files = Job(dataset, variant, runtime, group).shard_files(results, plan["shards"][dataset])
                 columns = ["image_id", "iou", "predicted_iou", "status"]
                 parts = [

@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"plan": paired.plan(study), "datasets": study["datasets"], "references": references(study)}
+    return {"plan": paired.plan(study), "references": references(study)}
 
 
 def references(study: Study) -> list[str]:
@@ -64,8 +64,8 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
     plan = settings["plan"]
     ceilings = paired.ceilings(plan)
     parts = []
-    for dataset in settings["datasets"]:
-        for group, prompt in paired.prompt_sets(plan):
+    for dataset in paired.datasets(plan):
+        for group, prompt in paired.prompt_sets(plan, dataset):
             scores = paired.read_scores(results, plan, dataset, group, prompt)
             lines = compare(scores, settings["references"], ceilings, **plan["bootstrap"])
             parts.append(typed(({"dataset": dataset, "prompt": prompt} | line for line in lines), SCHEMA))

@@ -42,6 +42,7 @@ HEADLINES = {"box": ("box", "tight_box"), "point": ("mask_center", "click_1", "b
 KEY = ("dataset", "variant", "runtime")
 RULE = "argmax"
 RANDOM = "random weights"
+NOT_ASKED = "not asked"  # of this row, though of others
 BY_NAME = ("ap", "ar_1000", "everything_ms")  # numbers by detector or sampler
 
 # mIoU, AP and AR in per cent, times in ms, memory in MiB, checkpoint_mb in 10^6 bytes. ap: by detector; ar_1000 and
@@ -186,7 +187,7 @@ def _cells(part: str, rows: pd.DataFrame, prompt: str) -> tuple[dict[str, Any], 
     if part in HEADLINES:
         rows = rows[rows["prompt"] == prompt]
     if rows.empty:
-        return {}, []
+        return {}, [(part, NOT_ASKED)]
     first = rows.iloc[0]
     if part in HEADLINES:
         renamed = {"": "miou", "_low": "miou_low", "_high": "miou_high"}
