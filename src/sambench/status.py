@@ -17,6 +17,9 @@ NO_COMMON_CLASS = "no common class"  # a detector knows none of the dataset's ca
 UNSUPPORTED_RUNTIME = "unsupported runtime"  # it runs only as it is: in float32, not compiled
 ALL_CROWDS = "all instances are crowds"  # of a dataset: average precision has nothing to find
 
+# Of a data set.
+ALL_CROWDS = "all instances are crowds"  # nothing that a recall or precision could be of
+
 # Of single prompts.
 OUT_OF_MEMORY = "out of memory"
 MEMORY_LIMIT = "memory limit"  # a batch that would need more than it may have

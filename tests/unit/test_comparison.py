@@ -17,6 +17,8 @@ from sambench.results.paired import Scores, System
 from sambench.results.statistics import BETTER, UNDECIDED, WORSE
 from sambench.results.table import typed
 from sambench.results.tables import comparison
+from sambench.results.tables.accuracy_categories import SCHEMA as CATEGORIES
+from sambench.results.tables.accuracy_categories import of_categories
 from sambench.status import NO_WEIGHTS, OK, OUT_OF_MEMORY
 
 BOOTSTRAP = {"resamples": 1000, "seed": 0}
@@ -124,6 +126,31 @@ def test_a_subset_of_few_images_has_no_interval() -> None:
     assert table.loc[("crowd", "better"), "status"] == comparison.FEW_IMAGES
     assert pd.isna(table.loc[("crowd", "better"), "corrected_low"])
     assert table.loc[("not crowd", "better"), "verdict"] == BETTER
+
+
+def test_by_category() -> None:
+    scores = constructed(100)
+    rare = scores.instances["category_id"].to_numpy() == 3
+    scores.iou[rare, 1] += 5
+    found = of_categories(scores, {3: "cat"}, ["base"], set(), **BOOTSTRAP)
+    table = typed(found, CATEGORIES).set_index(["variant", "category"])
+    assert len(table) == 4 * 7
+    assert table.loc[("other", "cat"), "verdict"] == BETTER
+    assert table.loc["other", "verdict"].value_counts().to_dict() == {UNDECIDED: 6, BETTER: 1}
+    assert table.loc[("other", "cat"), "difference"] == pytest.approx(
+        (scores.iou[rare, 1] - scores.iou[rare, 0]).mean()
+    )
+    assert table.loc[("base", "cat"), "verdict"] == comparison.REFERENCE
+    own = table.loc[("base", "cat")]
+    assert own["miou_low"] < own["miou"] == pytest.approx(scores.iou[rare, 0].mean())
+    few = typed(of_categories(constructed(5), {}, ["base"], set(), **BOOTSTRAP), CATEGORIES)
+    assert set(few["status"]) == {comparison.FEW_IMAGES} and few["miou_low"].isna().all()
+    gone = constructed(100)
+    gone.iou[:, 3] = np.nan
+    lines = typed(of_categories(gone, {}, ["mixed"], set(), **BOOTSTRAP), CATEGORIES)
+    assert (lines["variant"] == "mixed").sum() == 1 and set(lines.loc[lines["variant"] == "base", "status"]) == {
+        comparison.NO_REFERENCE
+    }
 
 
 def write_results(folder: Path, name: str, iou: list[float], *, order: list[int], status: str = OK) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from pycocotools import mask as mask_utils
 
-from sambench.parquet import read_parquet
+from sambench import records
+from sambench.jobs import box_precision_file, instances_file
+from sambench.parquet import read_parquet, write_parquet
 from sambench.results import accuracy
 from sambench.results.presentation import overview, overview_page, presentable, write_table
 from sambench.results.table import expanded, find_table, reasons_in_words, typed
-from sambench.results.tables import average_precision, latency, segevery, summary, throughput
+from sambench.results.tables import average_precision, boxes, latency, segevery, summary, throughput
 from sambench.results.tables.efficiency import SCHEMA as EFFICIENCY
-from sambench.status import NO_NETWORK, NO_WEIGHTS, OK, UNSUPPORTED_PROMPT
+from sambench.status import ALL_CROWDS, NO_NETWORK, NO_WEIGHTS, OK, UNSUPPORTED_PROMPT
 
 JOBS = [("d", "net", "eager"), ("d", "fill", "eager"), ("d", "absent", "eager")]
 HERE = dict(zip(summary.KEY, JOBS[0], strict=True))
@@ -129,3 +133,25 @@ def test_a_wide_table_says_once_per_row_why_numbers_are_missing() -> None:
     assert "status" not in overview(table[table["variant"] == "net"])
     shown = presentable(table)
     assert (shown.drop(columns="status") == NO_WEIGHTS).sum().sum() == 0
+
+
+def test_where_all_instances_are_crowds_there_is_no_precision(tmp_path: Path) -> None:
+    row = dict.fromkeys(records.AVERAGE_PRECISION_BOXES.names) | {"dataset": "d", "detector": "x", "status": OK}
+    row |= {"detections": 5, "images": 1, "rules": "COCO", "boxes_sha256": "0" * 64}
+    found = typed([row], records.AVERAGE_PRECISION_BOXES)
+    write_parquet(Path(box_precision_file(tmp_path, "d")), found, records.AVERAGE_PRECISION_BOXES, {})
+    instance = {
+        "annotation_id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "x": 0.0,
+        "y": 0.0,
+        "w": 2.0,
+        "h": 2.0,
+        "area": 4.0,
+    }
+    mask = {"rle_size": [4, 4], "rle_counts": mask_utils.encode(np.eye(4, dtype=np.uint8, order="F"))["counts"]}
+    for crowd, status in ((True, ALL_CROWDS), (False, OK)):
+        instances = pd.DataFrame([instance | mask | {"iscrowd": crowd, "frequency": None}])
+        write_parquet(Path(instances_file(tmp_path, "d")), instances, records.INSTANCES, {})
+        assert boxes.TABLE.build(tmp_path, {"datasets": ["d"]})["status"].tolist() == [status]

@@ -22,7 +22,7 @@ TABLE = Table(
     title=TITLE,
     explanation="Mean IoU in per cent of the masks that box prompts give, with the 95 % interval of a bootstrap over "
     "images. box is the annotation's box, tight_box the box of its mask, noisy_box the annotation's box, each side "
-    "moved by about a tenth of its extent.",
+    "moved by about a tenth of its extent. A dash under a size: no instance of it.",
     schema=accuracy.SCHEMA,
     key=accuracy.KEY,
     selected=accuracy.selected,

@@ -43,7 +43,7 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
         (job, read_parquet(Path(job.precision_file(results)), records.AVERAGE_PRECISION_MASKS).to_pandas())
         for job in jobs
     ]
-    return beside_boxes(parts, boxes.build(results, settings))
+    return boxes.say_why(results, beside_boxes(parts, boxes.build(results, settings)))
 
 
 def beside_boxes(jobs: Iterable[tuple[Job, pd.DataFrame]], detectors: pd.DataFrame) -> pd.DataFrame:

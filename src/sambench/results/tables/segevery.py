@@ -15,7 +15,7 @@ from sambench.errors import InputError
 from sambench.jobs import EverythingJob
 from sambench.parquet import read_parquet, read_provenance
 from sambench.results.table import Table, concat, status_of
-from sambench.status import OK
+from sambench.status import ALL_CROWDS, OK
 
 if TYPE_CHECKING:
     from sambench.study import Study
@@ -89,6 +89,8 @@ def line(job: EverythingJob, quality: pd.DataFrame, time: pd.DataFrame, device: 
     if len(judged):
         cells |= {"prompts_per_image": judged["prompts"].mean(), "masks_per_image": judged["masks"].mean()}
         cells |= {f"ar_{limit}": average_recall(judged, limit) for limit in LIMITS}
+        if not cells["instances"] and cells["status"] == OK:  # images without any annotation are not taken
+            cells["status"] = ALL_CROWDS
     return pd.DataFrame([cells], columns=SCHEMA.names)
 
 
