@@ -89,12 +89,12 @@ def of_categories(
     of_category = {int(number): np.flatnonzero(categories == number) for number in np.unique(categories)}
     own, against = [], []
     for rows in of_category.values():
-        iou, images = scores.iou[np.ix_(rows, at)], scores.images[rows]
-        own.append(draws.means(iou, images, least=LEAST).interval())
+        iou, ids = scores.iou[rows][:, at], scores.images[rows]
+        own.append(draws.means(iou, ids, least=LEAST).interval())
         if reference is not None:
             difference = iou - iou[:, [scored.index(reference)]]
             difference[:, scored.index(reference)] = np.nan  # no comparison
-            against.append(draws.means(difference, images, least=LEAST))
+            against.append(draws.means(difference, ids, least=LEAST))
     ends = differences = None
     if against:
         found = together(against)
