@@ -16,6 +16,7 @@ from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
 from sambench.digests import digest
 from sambench.errors import InputError
+from sambench.files import is_file
 from sambench.gpus import visible_gpus
 from sambench.jobs import Job, mask_selections
 from sambench.results.figure import all_figures, selected_figures
@@ -135,7 +136,7 @@ def content(files, retrieval):
     Before the retrieval of missing files has been tried in this run, they count as `to be fetched`, which is never
     recorded: what waits for them is planned.
     """
-    if files and all(Path(file).is_file() for file in files):
+    if files and all(is_file(file) for file in files):
         return [digest(Path(file)) for file in files]
     marker = Path(f"{RESULTS}/retrieve/{retrieval}.txt")
     wanted = FETCH and retrieval in RETRIEVALS and RETRIEVALS[retrieval].wanted

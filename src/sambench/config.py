@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from sambench.errors import InputError, near_matches
+from sambench.files import exists
 from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, Dataset, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, packaged_entries, read_cards
@@ -22,13 +23,14 @@ from sambench.variants.likes import complete
 # In a checkout the folder lies beside src/, in an installed package inside it.
 _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")
 CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
+NEW_LINE = b"\n"
 
 
 def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors", "config")) -> dict[str, Any]:
     """The registries and defaults that come with sambench, merged like Snakemake merges its config files."""
     merged: dict[str, Any] = {}
     for name in names:
-        merged |= _read_yaml(CONFIG_FOLDER / f"{name}.yaml")
+        merged |= read_yaml(CONFIG_FOLDER / f"{name}.yaml")
     return merged
 
 
@@ -38,7 +40,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
     A study that has no name gets that of the file. Raises InputError, one line, when it cannot be read; in broken YAML
     with the line.
     """
-    own = _read_yaml(path) or {}
+    own = read_yaml(path) or {}
     if not isinstance(own, dict):
         raise InputError(path, expected="keys and values", found=type(own).__name__, remedy="see config/README.md")
     return named(merge(read_registries(), own), path)
@@ -65,7 +67,8 @@ def merge(base: Any, own: Any) -> Any:
     return base | {key: merge(base.get(key), value) for key, value in own.items()}
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises InputError, one line, for whatever keeps it from being read."""
     try:
         # The C loader: every job of a cluster reads the registries.
         return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
@@ -73,13 +76,17 @@ def _read_yaml(path: Path) -> Any:
         raise InputError(path, expected="a configuration file", found="none") from None
     except OSError as error:
         raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
-    except UnicodeDecodeError:
-        raise InputError(path, expected="text in UTF-8", remedy="save it as UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = f"line {1 + error.object.count(NEW_LINE, 0, error.start)}"
+        found = f"the byte {error.object[error.start]:#04x}"
+        raise InputError(path, line, expected="text in UTF-8", found=found, remedy="save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         line = f"line {mark.line + 1}" if mark is not None else ""
         found, remedy = " ".join(problem.split()), "correct this line or the one above it"
         raise InputError(path, line, expected="YAML", found=found, remedy=remedy) from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, a nest too deep
+        raise InputError(path, expected="YAML", found=" ".join(str(error).split())[:100]) from None
 
 
 def read_study(config: Mapping[str, Any]) -> Study:
@@ -175,7 +182,7 @@ def check_dataset(name: str, entry: Dataset) -> None:
     """Raise InputError when the annotations or images of a dataset are not where its entry says."""
     for key, kind in (("annotations", "a COCO-format JSON file"), ("images", "a folder of images")):
         path = getattr(entry, key)
-        if path and not Path(path).exists():
+        if path and not exists(path):
             remedy = "correct the path (relative ones start at the working directory)"
             if entry.downloads:
                 remedy = f"`sambench download {' '.join(entry.downloads)}` or `download: true` brings it"

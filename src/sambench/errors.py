@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,16 +30,22 @@ class InputError(Exception):
         remedy: str = "",
     ) -> None:
         self.where, self.field, self.expected, self.found, self.remedy = where, field, expected, found, remedy
-        parts = [str(where)]
+        parts = [_shortened(str(where), 1000)]
         if field:
             parts.append(field)
         finding = f"expected {expected}" if expected else ""
         if found is not None:
-            finding += f"{', ' if finding else ''}found {found}"
+            finding += f"{', ' if finding else ''}found {_shortened(str(found), 500)}"
         if finding:
             parts.append(finding)
         message = ": ".join(parts)
         super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+def _shortened(text: str, length: int) -> str:
+    """A text in one line, with its middle left out where it is longer than `length`."""
+    line = " ".join(text.splitlines()) if not text.isprintable() else text
+    return line if len(line) <= length else f"{line[: length // 2]}...{line[-length // 3 :]}"
 
 
 class BadWeights(InputError):
@@ -57,3 +66,46 @@ def close_matches(name: str, known: Iterable[str]) -> str:
     """`did you mean a, b?` for a mistyped name; empty when nothing is near."""
     near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else ""
+
+
+# What the machine refuses, and no bug: by number of the system's error, with what helps.
+REFUSED = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.EROFS: "name a folder that may be written",
+    errno.EACCES: "change its permissions or name another one",
+    errno.EPERM: "change its permissions or name another one",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EIO: "check the disk",
+}
+
+
+def refusal_of(error: BaseException) -> str:
+    """One line for an error that is the machine's or its user's to mend; empty for what must be a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    text = " ".join(str(error).split())
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and ("disk is full" in text or "No space left on device" in text):
+        number = errno.ENOSPC  # as databases and archives say it
+    if number not in REFUSED:
+        return ""
+    if isinstance(error, OSError) and error.filename is not None:
+        where, why = str(error.filename), (error.strerror or "").lower()
+    else:
+        where, why = "disk", text[:200]
+    shown = where if len(where) <= 200 else f"{where[:100]}...{where[-60:]}"
+    return str(InputError(shown, found=why or text[:200], remedy=REFUSED[number]))
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """End the process with one line and status 1 for what its user can mend; any other exception is a bug and shows."""
+    try:
+        yield
+    except Exception as error:
+        line = refusal_of(error)
+        if not line:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)

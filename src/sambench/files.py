@@ -34,6 +34,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; not for a name that no file system takes."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for these
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; not for a name that no file system takes."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for these
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8."""
     with atomic(path) as temporary:

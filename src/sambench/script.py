@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import cyclopts
 
-from sambench.errors import InputError
+from sambench.errors import InputError, in_one_line
 from sambench.gpus import one_gpu
 
 # No --no-flag and --empty-list beside every option of the command line.
@@ -30,8 +30,8 @@ SOURCES = ("input", "output", "params", "wildcards")
 def run(main: Callable[..., Any]) -> None:
     """Run a script's `main` with the values of the Snakemake job that started the script.
 
-    What it prints also goes to the job's log. An InputError ends it with exit status 1 and one line on stderr; any
-    other exception is a bug and shows itself.
+    What it prints also goes to the job's log. An InputError, and what the machine refuses (a full disk, a folder that
+    may not be written), end it with exit status 1 and one line on stderr; any other exception is a bug.
     """
     job = sys.modules["__main__"].__dict__.get("snakemake")
     if job is None:
@@ -39,14 +39,16 @@ def run(main: Callable[..., Any]) -> None:
         sys.exit(f"{script}: a script of the workflow; `sambench stage FILE.json` runs a job again by hand (see docs)")
     values = job_values(main, job)
     log = Path(job.log[0]) if job.log else None
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        record = {"stage": Path(inspect.getfile(main)).stem.rpartition(".")[2], "rule": job.rule, "arguments": values}
-        log.with_suffix(".json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    with copied_to(log), leases(job.resources, values) as gpu:
-        if gpu:
-            print(f"GPU {gpu}", file=sys.stderr)
-        call(main, values)
+    with in_one_line():
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            stage = Path(inspect.getfile(main)).stem.rpartition(".")[2]
+            record = {"stage": stage, "rule": job.rule, "arguments": values}
+            log.with_suffix(".json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+        with copied_to(log), leases(job.resources, values) as gpu:
+            if gpu:
+                print(f"GPU {gpu}", file=sys.stderr)
+            call(main, values)
 
 
 def leases(resources: Mapping[str, Any], values: Mapping[str, Any]) -> AbstractContextManager[str]:
@@ -60,12 +62,9 @@ def leases(resources: Mapping[str, Any], values: Mapping[str, Any]) -> AbstractC
 
 
 def call(main: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Call a script's `main`; an InputError becomes one line and exit status 1."""
-    try:
+    """Call a script's `main`; what its user can mend becomes one line and exit status 1."""
+    with in_one_line():
         main(**typed(main, values))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def job_values(main: Callable[..., Any], job: Any) -> dict[str, Any]:
@@ -177,9 +176,6 @@ def command(main: Callable[..., Any]) -> None:
 
 
 def guarded(app: cyclopts.App) -> None:
-    """Call a command line and turn an InputError into one line and exit status 1."""
-    try:
+    """Call a command line; what its user can mend becomes one line and exit status 1."""
+    with in_one_line():
         app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

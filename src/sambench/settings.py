@@ -33,8 +33,12 @@ class Pattern(NamedTuple):
     examples: tuple[str, ...] = ()
 
 
-# Names become parts of paths.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+# Names become parts of paths, and of command lines on a cluster: letters and digits of any alphabet.
+NAME = r"^[^\W_][\w.+-]*$"
+# Paths may hold whatever a file system takes, but for what breaks lines and, in results, what Snakemake reads as a
+# wildcard or a program as an option.
+PATH = r"^[^\x00-\x1f\x7f]*$"
+RESULTS = r"^[^-\x00-\x1f\x7f{}][^\x00-\x1f\x7f{}]*$"
 BUILDER = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
@@ -44,6 +48,8 @@ SAMPLER = r"^(grid_[1-9][0-9]{0,2}|hierarchical(_([4-9]|[1-9][0-9]{1,2}))?|objec
 SHA256 = r"^[0-9a-f]{64}$"
 PATTERNS = {
     NAME: Pattern("name", "a name of letters, digits and _.+- that starts with a letter or digit"),
+    PATH: Pattern("path", "a path in one line"),
+    RESULTS: Pattern("path", "a path in one line, without braces and not after a hyphen"),
     BUILDER: Pattern("`module:function`", "module:function"),
     DATE: Pattern("`YYYY-MM-DD`, quoted", "a date as YYYY-MM-DD"),
     DEVICE: Pattern(
@@ -77,6 +83,20 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _countable(number: int) -> int:
+    if number > 2**53:
+        raise _mistake("a number that something can be counted to", f"one of {len(str(number))} digits")
+    return number
+
+
+def _short(path: str) -> str:
+    """File systems take names of 255 bytes; a temporary name and a suffix are added to some."""
+    longest = max((len(part.encode()) for part in path.split("/")), default=0)
+    if longest > 200 or len(path) > 3000:
+        raise _mistake("names of at most 200 bytes", f"one of {longest}")
+    return path
+
+
 def _has_argmax(values: tuple[str, ...]) -> tuple[str, ...]:
     if "argmax" not in values:
         raise _mistake("argmax among the selections")
@@ -98,11 +118,12 @@ UNIQUE = {"uniqueItems": True}
 Distinct = Annotated[List[T], AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
 OneOrMore = Annotated[List[T], Field(min_length=1), AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
 
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME), AfterValidator(_short)]
 Names = OneOrMore[Name]
 Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
+FilePath = Annotated[str, Field(min_length=1, pattern=PATH), AfterValidator(_short)]
+Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
+Number = Annotated[int, Field(ge=0), AfterValidator(_countable)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -120,7 +141,7 @@ class Section(BaseModel):
     """A mapping with known keys."""
 
     # One build at first use, of the whole: a build per class costs every job 0.05 s.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -400,8 +421,8 @@ Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
 class Dataset(Section):
     """COCO-format annotations and the folder of their images, or a generator of both."""
 
-    annotations: Text = Field("", description="a COCO-format JSON file: polygons or RLE")
-    images: Text = Field("", description="the folder that the `file_name`s of the annotations start from")
+    annotations: FilePath = Field("", description="a COCO-format JSON file: polygons or RLE")
+    images: FilePath = Field("", description="the folder that the `file_name`s of the annotations start from")
     image_count: Maybe[Count] = Field(
         None,
         description="how many images there are, roughly: `shards: auto`, time limits and `sambench simulate` go by it; "
@@ -455,7 +476,7 @@ class PackageFile(Section):
 class Checkpoint(Section):
     """One file of weights and how to check it: docs/downloads.md."""
 
-    file: Text = Field(description="its name in a folder of `weights`")
+    file: FilePath = Field(description="its name in a folder of `weights`")
     url: str = Field("", description="where it is published")
     bytes: Maybe[int] = Field(None, description="its size")
     sha256: Annotated[str, Field(pattern=SHA256)] = Field("", description="its digest")
@@ -505,7 +526,7 @@ class DetectorCard(Card):
         description="what is needed of `hub`; not given: `config.json`, `preprocessor_config.json` and "
         "`model.safetensors`; the files lie in a folder of the detector's name",
     )
-    published: dict[Name, Text] = Field(
+    published: dict[Name, FilePath] = Field(
         {}, description="dataset: a file of results in the COCO format that is imported; it comes before the builder"
     )
     score_threshold: Maybe[NotNegative] = Field(None, description="in the place of `detection.score_threshold`")
@@ -546,15 +567,19 @@ class VariantCard(Card):
     like: Maybe[Name] = Field(
         None, description="the variant whose keys hold where this entry gives none: for a checkpoint of your own"
     )
-    file: Maybe[Text] = Field(None, description="with `like`: your checkpoint, in a folder of `weights` or by its path")
+    file: Maybe[FilePath] = Field(
+        None, description="with `like`: your checkpoint, in a folder of `weights` or by its path"
+    )
 
 
 class Settings(Section):
     """The merged settings of a run. A file gives only what differs from config/config.yaml and the registries."""
 
-    results: Text = Field(description="the folder for everything that is written")
-    weights: List[Text] = Field(description="folders that are searched for checkpoint files, in this order")
-    cache: str = Field(
+    results: Annotated[str, Field(min_length=1, pattern=RESULTS), AfterValidator(_short)] = Field(
+        description="the folder for everything that is written"
+    )
+    weights: List[FilePath] = Field(description="folders that are searched for checkpoint files, in this order")
+    cache: Annotated[str, Field(pattern=PATH), AfterValidator(_short)] = Field(
         "",
         description="the folder in which downloads are kept for all checkouts (docs/downloads.md); empty: "
         "`SAMBENCH_CACHE`, else the user's cache folder",

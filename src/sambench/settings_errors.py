@@ -30,6 +30,8 @@ EXPECTED = {
     "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",
     "less_than": "less than {lt}",
+    "finite_number": "a finite number",
+    "int_parsing_size": "a whole number of fewer digits",
     "string_too_short": "a text that is not empty",
     "string_too_long": "at most {max_length} characters",
     "too_short": "{min_length} or more entries",

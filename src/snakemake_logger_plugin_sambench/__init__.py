@@ -3,7 +3,8 @@
     snakemake --dry-run --forceall --logger sambench
 
 Snakemake finds it by the name of this package. `sambench.graph` reads the lines. Nothing heavy is imported here, since
-every Snakemake imports every plugin.
+every Snakemake imports every plugin. That is also why it is the place for one thing more: of a configuration that is no
+YAML, Snakemake tells neither file nor line (and of one that is no UTF-8 a traceback); here it learns to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
 
+from snakemake.common import configfile
+from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -66,3 +73,32 @@ def describe(record: logging.LogRecord) -> dict[str, object]:
         "benchmark": job["benchmark"],
         "resources": dict(job["resources"].items()),
     }
+
+
+def telling(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Snakemake's reader of configurations, with file and line where it fails."""
+
+    @wraps(load)
+    def wrapper(source: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return load(source, *arguments, **options)
+        except Exception as error:
+            if not isinstance(source, (str, Path)):
+                raise
+            from sambench.config import read_yaml
+            from sambench.errors import InputError
+
+            try:
+                read_yaml(Path(source))
+            except InputError as told:
+                raise WorkflowError(str(told)) from None
+            if isinstance(error, WorkflowError):
+                raise
+            raise WorkflowError(f"{source}: {' '.join(str(error).split())[:200]}") from None
+
+    return wrapper
+
+
+# Absent in a Snakemake that reads configurations elsewhere: then its own words remain.
+if hasattr(configfile, "_load_configfile") and not hasattr(configfile._load_configfile, "__wrapped__"):
+    configfile._load_configfile = telling(configfile._load_configfile)

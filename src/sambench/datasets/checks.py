@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import reprlib
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sambench.errors import InputError
 # larger values do not fail there, they corrupt memory.
 SIDE_LIMIT = 65_535
 COORDINATE_LIMIT = 100_000
+LARGEST = sys.float_info.max
 _REMEDY = "give an annotation file in the COCO format"
 _WHOLE = {"images": ("id", "width", "height"), "annotations": ("id", "image_id", "category_id", "iscrowd")}
 
@@ -142,7 +143,9 @@ def box(value: Any, path: Path, field: str) -> list[float]:
 
 
 def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return (
+        type(value) in (int, float) and -LARGEST <= value <= LARGEST
+    )  # NaN compares false; whole numbers may be larger
 
 
 def is_box(box: Any) -> bool:

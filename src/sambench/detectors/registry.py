@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError
+from sambench.files import is_file
 from sambench.status import NO_BOXES, NO_WEIGHTS, NOT_AVAILABLE, OK
 from sambench.variants.cards import Card
 from sambench.variants.registry import load
@@ -66,7 +67,7 @@ class Detector(Card):
         """What the boxes come from, as far as it is here: the published file, else the checkpoint files."""
         file = self.result_file(dataset)
         if file is not None:
-            return [str(file)] if file.is_file() else []
+            return [str(file)] if is_file(file) else []
         return [str(path) for path in self.weights(folders) or []]
 
     def shard_files(self, results: str, dataset: str, shards: int) -> list[str]:
@@ -78,7 +79,7 @@ class Detector(Card):
         """`ok`, or why there are no boxes for a dataset here."""
         file = self.result_file(dataset)
         if file is not None:
-            return OK if file.is_file() else NO_BOXES
+            return OK if is_file(file) else NO_BOXES
         return self.availability(folders)
 
     def remedy(self, dataset: str, folders: Iterable[Path]) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from sambench.config import CONFIG_FOLDER
 from sambench.detectors.registry import read_detectors
 from sambench.errors import InputError, near_matches
+from sambench.files import exists, is_file
 from sambench.study import Study
 from sambench.variants.cards import Card
 
@@ -176,7 +177,7 @@ def from_checkpoints(
         file, url = checkpoint["file"], checkpoint.get("url", "")
         served = PurePosixPath(unquote(urlsplit(url).path)).name
         packed = served.endswith(ARCHIVES) and not file.endswith(ARCHIVES)
-        target = next((folder / file for folder in folders if (folder / file).is_file()), folders[0] / file)
+        target = next((folder / file for folder in folders if is_file(folder / file)), folders[0] / file)
         facts = {name: checkpoint[name] for name in ("bytes", *_DIGESTS) if name in checkpoint}
         archive = {"file": served, "unpack": file} if packed else {"file": PurePosixPath(file).name}
         package = Package(**checkpoint["package"]) if checkpoint.get("package") else None
@@ -227,12 +228,12 @@ class Retrieval:
         """Whether a file is not where the study looks for it."""
         if self.kind == "datasets":
             entry = study.settings.datasets[self.name]
-            return not (Path(entry.annotations).exists() and Path(entry.images).exists())
+            return not (exists(entry.annotations) and exists(entry.images))
         if self.kind == "variants":
             return study.cards[self.name].weights(study.weights_folders) is None
         items = find(self.names, read_table(), {}, study.weights_folders)
         items += from_checkpoints(self.checkpoints, study.weights_folders)
-        return not all(item.target.exists() for item in items)
+        return not all(exists(item.target) for item in items)
 
 
 def retrievals(study: Study) -> dict[str, Retrieval]:

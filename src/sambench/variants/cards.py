@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.errors import InputError, near_matches
+from sambench.files import is_file
 from sambench.status import (
     NO_DEVICE,
     NO_WEIGHTS,
@@ -89,7 +90,7 @@ class Card:
         folders = [*folders, *([Path()] if self.like else [])]
         paths = []
         for checkpoint in self.checkpoints:
-            path = next((f / checkpoint["file"] for f in folders if (f / checkpoint["file"]).is_file()), None)
+            path = next((f / checkpoint["file"] for f in folders if is_file(f / checkpoint["file"])), None)
             if path is None:
                 return None
             paths.append(path)

@@ -208,10 +208,15 @@ def check_bytes(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise refuse("a Git LFS pointer", "fetch the file itself with `git lfs pull`")
     if head.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
-            raise refuse(f"a file that ends after {path.stat().st_size} bytes, before it is complete")
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            if not zipfile.is_zipfile(path):
+                raise refuse(f"a file that ends after {path.stat().st_size} bytes, before it is complete")
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except InputError:
+            raise
+        except Exception as error:  # its table of contents is damaged, in one of many ways
+            raise _refusal(path, error) from None
         if any("/code/" in name for name in names):
             raise refuse("a TorchScript program", "use the file of weights that it was made from")
         if not any(name.endswith("data.pkl") for name in names):

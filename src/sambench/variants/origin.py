@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sambench.digests import KINDS, digest
+from sambench.files import is_file
 
 if TYPE_CHECKING:
     from sambench.variants.cards import Card
@@ -77,4 +78,4 @@ def _matches(path: Path, checkpoint: Mapping[str, Any]) -> bool | None:
 
 
 def _same_content(path: Path, other: Path) -> bool:
-    return other.is_file() and other.stat().st_size == path.stat().st_size and digest(other) == digest(path)
+    return is_file(other) and other.stat().st_size == path.stat().st_size and digest(other) == digest(path)

@@ -80,10 +80,14 @@ def read_pickled_model(path: Path) -> Any:
     """
     try:
         checkpoint, _ = ultralytics().torch_safe_load(path, safe_only=True)
-        return checkpoint.get("ema") or checkpoint["model"]
+        model = checkpoint.get("ema") or checkpoint["model"]
     except Exception as error:  # pickles fail in as many ways as there are bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, expected="a checkpoint of ultralytics", found=reason) from error
+    if not isinstance(model, torch.nn.Module):
+        found = f"{type(model).__name__} as its model"
+        raise InputError(path, expected="a checkpoint of ultralytics", found=found)
+    return model
 
 
 @dataclass(frozen=True)
