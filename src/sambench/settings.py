@@ -118,7 +118,7 @@ UNIQUE = {"uniqueItems": True}
 Distinct = Annotated[List[T], AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
 OneOrMore = Annotated[List[T], Field(min_length=1), AfterValidator(_distinct), Field(json_schema_extra=UNIQUE)]
 
-Name = Annotated[str, Field(pattern=NAME), AfterValidator(_short)]
+Name = Annotated[str, Field(pattern=NAME, max_length=200)]
 Names = OneOrMore[Name]
 Text = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[str, Field(min_length=1, pattern=PATH), AfterValidator(_short)]

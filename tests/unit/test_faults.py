@@ -35,7 +35,7 @@ def refused(action: Any, *arguments: Any) -> str:
     ("text", "line"),
     [
         (b"study:\n  datasets: [a\n  variants: [b]\n", "line 3: expected YAML"),
-        (b"shards: 2\n# caf\xe9\n", "line 2: expected text in UTF-8, found the byte 0xe9; save it as UTF-8"),
+        (b"shards: 2\n# caf\xe9\n", "expected text in UTF-8, found the byte 0xe9 in line 2; save it as UTF-8"),
         (b"a: 1\n\tb: 2\n", "line 2: expected YAML"),
         (b"- a\n", "expected keys and values, found list"),
         (b"shards: " + b"9" * 401, "shards: expected auto or at most 10000, found 999"),
@@ -95,7 +95,7 @@ def test_snakemake_tells_file_and_line(root: Path, tmp_path: Path) -> None:
     good, broken, latin, tab, missing = done.stdout.splitlines()
     assert good == "{'a': 1}"
     assert broken.startswith(f"{tmp_path / 'broken'}: line 2: expected YAML")
-    assert latin.startswith(f"{tmp_path / 'latin'}: line 2: expected text in UTF-8")
+    assert latin.startswith(f"{tmp_path / 'latin'}: expected text in UTF-8, found the byte 0xe9 in line 2")
     assert tab.startswith(f"{tmp_path / 'tab'}: line 2: expected YAML")
     assert "missing" in missing and ("not found" in missing or "found none" in missing)
 

@@ -218,6 +218,34 @@ def test_a_job_runs_again_by_hand(project: Path) -> None:
     assert pd.read_parquet(output)["iou"].tolist() == [0.5]
 
 
+def test_nothing_of_a_configuration_reaches_a_shell(project: Path) -> None:
+    """Names that a shell would take apart, for results, data, images and weights; letters of any alphabet elsewhere."""
+    odd = "a b'c\"d $(touch pwned);touch pwned2&|>`touch pwned3`ü#%"
+    data = project / f"data {odd}"
+    write_dataset(data)
+    document = json.loads((data / "instances.json").read_text())
+    for image in document["images"]:
+        (data / image["file_name"]).rename(data / f"{odd}{image['file_name']}")
+        image["file_name"] = f"{odd}{image['file_name']}"
+    (data / f"{odd}.json").write_text(json.dumps(document))
+    own = {
+        "results": f"results {odd}",
+        "weights": [f"weights {odd}"],
+        "datasets": {"Größe": {"annotations": f"data {odd}/{odd}.json", "images": f"data {odd}"}},
+        "variants": {
+            "Fülle": {"family": "baseline", "builder": "sambench.variants.baselines:BoxFill", "plain_only": True}
+        },
+        "prompt_groups": {"Kästen": ["box"]},
+        "study": {"name": "Müller", "datasets": ["Größe"], "variants": ["Fülle"], "prompt_groups": ["Kästen"]},
+    }
+    (project / "tiny.yaml").write_text(yaml.safe_dump(own | {"shards": 1}, allow_unicode=True))
+    table = f"results {odd}/Müller/tables/accuracy_boxes"
+    done = snakemake(project, f"{table}.parquet")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(project / f"{table}.parquet")["miou"].iloc[0] == 50.0
+    assert not list(project.rglob("pwned*"))
+
+
 def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))

@@ -24,6 +24,7 @@ from sambench.datasets.identity import identities
 from sambench.datasets.inspection import Look, Reading
 from sambench.datasets.pictures import read_image
 from sambench.errors import InputError
+from sambench.files import is_file
 from sambench.status import ALL_CROWDS
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def index(
         totals["images"] = len(pictures)
     looks, bad = _look_at(pictures, reading)
     if on_bad_image == "stop" and bad:
-        absent = [names[image_id] for image_id in sorted(bad) if not Path(pictures[image_id].path).is_file()]
+        absent = [names[image_id] for image_id in sorted(bad) if not is_file(pictures[image_id].path)]
         if len(absent) == len(bad) and not faults.of_kind:
             raise _missing(images, absent, f"the {len(pictures)} images of {annotations.name}")
         for image_id in sorted(bad):
