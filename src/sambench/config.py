@@ -77,8 +77,8 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise InputError(path, expected="a configuration file", found=(error.strerror or "").lower()) from None
     except UnicodeDecodeError as error:
-        line = 1 + error.object.count(NEW_LINE, 0, error.start)
-        found = f"the byte {error.object[error.start]:#04x} in line {line}"
+        number = 1 + error.object.count(NEW_LINE, 0, error.start)
+        found = f"the byte {error.object[error.start]:#04x} in line {number}"
         raise InputError(path, expected="text in UTF-8", found=found, remedy="save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
