@@ -339,6 +339,31 @@ def quick(
 
 
 @app.command
+def check(study: Path) -> None:
+    """Look at everything that a study needs before it runs, and say what is missing with the command that mends it.
+
+    - `sambench check config/survey.yaml`
+
+    Configuration, annotations and image files, weights and whose they are, boxes, devices, prompts, memory, disk and
+    time. The exit status is 1 when something would stop the study.
+
+    Parameters
+    ----------
+    study
+        the file that --configfile names
+    """
+    from sambench.check import check as look
+
+    stops = 0
+    for finding in look(study):
+        mends = f"\n              -> {finding.remedy}" if finding.remedy else ""
+        print(f"{finding.level:<4}  {finding.about:<7} {finding.text}{mends}", flush=True)
+        stops += finding.level == "stop"
+    print("the study can run" if not stops else f"{stops} of these stop the study")
+    sys.exit(1 if stops else 0)
+
+
+@app.command
 def simulate(
     study: Path,
     *,
