@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sambench import resources
 from sambench.config import check_dataset, read_study, read_study_file
@@ -84,14 +84,14 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
                 text, remedy = _split(error)
                 yield Finding("stop", "data", text, command if entry.downloads else remedy)
             continue
-        reading = study.reading(name)
+        reading: dict[str, Any] = dict(study.reading(name))
         try:
             index = coco.index(
                 Path(entry.annotations),
                 Path(entry.images),
                 image_limit=entry.image_limit,
                 reading=Reading(reading["exif"], reading["scaling"], whole=reading["check_images"] == "full"),
-                on_bad_image=reading["on_bad_image"],  # type: ignore[arg-type]
+                on_bad_image=reading["on_bad_image"],
             )
         except InputError as error:
             yield Finding("stop", "data", *_split(error))

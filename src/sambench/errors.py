@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,9 @@ def in_one_line() -> Iterator[None]:
     """End the process with one line and status 1 for what its user can mend; any other exception is a bug and shows."""
     try:
         yield
+    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         line = refusal_of(error)
         if not line:
