@@ -28,6 +28,10 @@ include: "rules/measure.smk"
 include: "rules/results.smk"
 
 
+onstart:
+    terminal.plan(study, workflow.dag.needrun_jobs(), workflow.dag.jobid)
+
+
 rule all:
     default_target: True
     input:

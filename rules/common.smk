@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from sambench import resources
+from sambench import resources, terminal
 from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import named, read_study
 from sambench.datasets.identity import dataset_identity

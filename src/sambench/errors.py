@@ -104,6 +104,8 @@ def in_one_line() -> Iterator[None]:
     """End the process with one line and status 1 for what its user can mend; any other exception is a bug and shows."""
     try:
         yield
+    except KeyboardInterrupt:  # who pressed Ctrl-C knows
+        sys.exit(130)
     except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -176,7 +176,7 @@ def test_a_missing_checkpoint_is_a_status_not_a_failure(finished: tuple[Path, st
     card = {"builder": "whole:build", "checkpoints": [{"file": "other.bin"}]}
     done = shard(finished[0], "other", card, tmp_path / "boxes.parquet")
     assert done.returncode == 0, done.stderr
-    assert "boxes other 0-of-1: no weights: put other.bin into weights (from no public address)" in done.stderr
+    assert "boxes other 0-of-1: no weights: put other.bin into weights (no public address is known)" in done.stderr
     assert read_provenance(tmp_path / "boxes.parquet")["status"] == "no weights"
     assert read_parquet(tmp_path / "boxes.parquet", BOXES).num_rows == 0
 
