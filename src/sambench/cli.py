@@ -408,6 +408,7 @@ def compare(
     study: Path | None = None,
     prompt: str = "",
     selection: Literal["argmax", "single", "oracle"] = "argmax",
+    pictures: Path | None = None,
 ) -> None:
     """Compare two finished studies, or two variants of one: what differs beyond noise, by prompt, size and category.
 
@@ -430,6 +431,8 @@ def compare(
         only this prompt set
     selection
         the rule that chooses among the candidate masks
+    pictures
+        an HTML file to write, with the instances that differ most: image, prompt and ground truth
     """
     from sambench.results import decide, decide_pages, paired
     from sambench.results.finished import category_names, find_study
@@ -448,15 +451,15 @@ def compare(
         raise InputError(f"{first}, {second}", expected="prompts that both answered", found="none", remedy=remedy)
     draws = whole.plan["bootstrap"]
     names = {dataset: category_names(whole.results, dataset) for dataset in paired.datasets(whole.plan)}
-    print(
-        decide_pages.comparison_page(
-            labels,
-            pairs,
-            decide.differences(pairs, **draws),
-            decide.by_category(pairs, names, **draws),
-            decide.most_different(pairs, names),
-        )
-    )
+    most = decide.most_different(pairs, names)
+    found, categories = decide.differences(pairs, **draws), decide.by_category(pairs, names, **draws)
+    print(decide_pages.comparison_page(labels, pairs, found, categories, most))
+    if pictures is not None:
+        from sambench.files import write_text
+        from sambench.results.pictures import page
+
+        write_text(pictures, page(whole, most, labels))
+        print(f"\npictures: {pictures}")
 
 
 @app.command

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pycocotools import mask as mask_utils
 
 from sambench import cli, records
 from sambench.errors import InputError
 from sambench.jobs import Job, instances_file
 from sambench.parquet import write_parquet
-from sambench.results import decide
+from sambench.results import decide, pictures
 from sambench.results.finished import Finished, category_names, find_study
 from sambench.results.statistics import BETTER, UNDECIDED, WORSE
 from sambench.results.table import find_table, typed
@@ -185,6 +186,30 @@ def test_what_the_commands_print(
         cli.compare(str(tmp_path / "x"), str(folder))
     with pytest.raises(InputError, match="expected the folder of a study with prompts"):
         find_study(tmp_path)
+
+
+def test_pictures_show_instance_and_prompt() -> None:
+    mask = np.zeros((100, 200), dtype=np.uint8, order="F")
+    mask[40:60, 100:140] = 1
+    instance = {
+        "x": 100,
+        "y": 40,
+        "w": 40,
+        "h": 20,
+        "rle_size": mask.shape,
+        "rle_counts": mask_utils.encode(mask)["counts"],
+    }
+    grey = np.full((100, 200, 3), 90, dtype=np.uint8)
+    # 20 pixels around the box and the last one: 81 wide, enlarged to 320.
+    picture = pictures.drawn(grey, instance, {"box": None, "points": np.array([120.0, 50.0])})
+    assert picture.shape[1] == pictures.SIDE
+    scale = pictures.SIDE / 81
+    assert tuple(picture[round(30 * scale), round(40 * scale)]) == pictures.PROMPT, "the point"
+    assert tuple(picture[round(20 * scale), round(40 * scale)]) == pictures.TRUTH, "the upper border of the mask"
+    assert tuple(picture[5, 5]) == (90, 90, 90)
+    boxed = pictures.drawn(grey, instance, {"box": np.array([100.0, 40.0, 140.0, 60.0]), "points": None})
+    assert (boxed == pictures.PROMPT).all(axis=2).any()
+    assert pictures.jpeg(picture).startswith(b"\xff\xd8")
 
 
 def test_names_of_categories(tmp_path: Path) -> None:

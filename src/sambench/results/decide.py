@@ -172,22 +172,25 @@ def _family(
 
 
 def most_different(pairs: Iterable[Pair], names: Mapping[str, Mapping[int, str]], count: int = MOST) -> pd.DataFrame:
-    """The instances whose IoU differs most, of all prompt sets, the largest difference first."""
+    """The instances whose IoU differs most, the largest difference first, each with the prompt set in which it does."""
     parts = []
     for pair in pairs:
         rows = pair.instances.assign(first=pair.first, second=pair.second, difference=pair.second - pair.first)
         rows.insert(0, "prompt", pair.prompt)
         rows.insert(0, "label", pair.label)
         rows.insert(0, "dataset", pair.dataset)
-        largest = rows["difference"].abs().sort_values(ascending=False, kind="stable").index[:count]
-        parts.append(rows.loc[largest])
+        parts.append(_largest_first(rows)[:count])
     if not parts:
         return pd.DataFrame()
-    table = pd.concat(parts, ignore_index=True)
-    table = table.iloc[table["difference"].abs().argsort(kind="stable")[::-1][:count]].reset_index(drop=True)
+    table = _largest_first(pd.concat(parts, ignore_index=True))
+    table = table.drop_duplicates(["dataset", "label", "annotation_id"])[:count].reset_index(drop=True)
     known = [names.get(dataset, {}) for dataset in table["dataset"]]
     labels = [own.get(int(number), str(number)) for own, number in zip(known, table["category_id"], strict=True)]
     return table.assign(category=labels).drop(columns="category_id")
+
+
+def _largest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
 
 
 @dataclass(frozen=True)
