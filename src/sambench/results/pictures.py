@@ -84,8 +84,8 @@ def drawn(pixels: np.ndarray, instance: Any, prompt: dict[str, Any]) -> np.ndarr
     part = np.ascontiguousarray(pixels[top:bottom, left:right])
     canvas = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     mask = decode_rle(instance["rle_size"], instance["rle_counts"]).astype(np.uint8)
-    mask = cv2.resize(mask[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
-    outline, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    enlarged = cv2.resize(mask[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
+    outline, _ = cv2.findContours(enlarged, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, outline, -1, TRUTH, 2)
 
     def place(values: Any) -> np.ndarray:
