@@ -55,6 +55,7 @@ use rule average_precision_boxes as average_precision_masks with:
         selections=mask_selections(study["selections"]),
         config_digest=lambda wildcards: study.segany_digest(wildcards.variant, wildcards.runtime),
         keep_unjudged=PRECISION.keep_unjudged,
+        boundary=study.settings.average_precision.boundary,
 
 
 rule coco_results:

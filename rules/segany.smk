@@ -35,6 +35,7 @@ rule segany_shard:
         model=model_of,
         weights=weights_of,
         selections=study["selections"],
+        boundary=study.settings.segany.boundary,
         detectors=boxes_of,
         keep_unjudged=lambda wildcards: bool(boxes_of(wildcards)) and PRECISION.keep_unjudged,
     script:

@@ -62,7 +62,7 @@ BOXES = pa.schema(
         *[pa.field(name, pa.float64()) for name in ("x", "y", "w", "h", "score")],
     ]
 )
-# iou follows the argmax rule; a rule that was not asked for, or a row whose status is not ok, is null.
+# iou and boundary_iou follow the argmax rule; what was not asked for, or a row whose status is not ok, is null.
 SEGANY = pa.schema(
     [
         pa.field("annotation_id", pa.int64()),
@@ -74,6 +74,7 @@ SEGANY = pa.schema(
         pa.field("iou", pa.float64()),
         pa.field("iou_single", pa.float64()),
         pa.field("iou_oracle", pa.float64()),
+        pa.field("boundary_iou", pa.float64()),
         pa.field("predicted_iou", pa.float32()),
         pa.field("selected_token", pa.int8()),
         pa.field("status", pa.string()),
@@ -106,9 +107,14 @@ OF_PRECISION = [
 AVERAGE_PRECISION_BOXES = pa.schema(
     [*[pa.field(n, pa.string()) for n in ("dataset", "detector")], *PRECISION, *OF_PRECISION]
 )
-# The same of the masks that one variant gives for these boxes.
+# The same of the masks that one variant gives for these boxes, and their boundary AP (COCO's rules only).
 AVERAGE_PRECISION_MASKS = pa.schema(
-    [*[pa.field(n, pa.string()) for n in ("dataset", "detector", "selection")], *PRECISION, *OF_PRECISION],
+    [
+        *[pa.field(n, pa.string()) for n in ("dataset", "detector", "selection")],
+        *PRECISION,
+        pa.field("boundary_ap", pa.float64()),
+        *OF_PRECISION,
+    ],
 )
 # Segment everything, one row an image, in a file of quality or of time: what the other one measures is null.
 # predicted_iou to masks: masks left after each filter. matched_k: instances that the best k masks find, one number an
@@ -170,6 +176,19 @@ THROUGHPUT = pa.schema(
             pa.field(n, pa.float64())
             for n in ("seconds", "encode_seconds", "wait_seconds", "peak_memory_mib", "requested_mib")
         ],
+        pa.field("status", pa.string()),
+    ]
+)
+# Interactive segmentation, one row an instance and protocol: the IoU of the answer to `first` clicks, to one more, and
+# so on, and the seconds of each answer. A single row without a protocol says why there is nothing.
+INTERACTIVE = pa.schema(
+    [
+        *[pa.field(n, pa.int64()) for n in ("annotation_id", "image_id")],
+        pa.field("area", pa.float64()),
+        pa.field("iscrowd", pa.bool_()),
+        pa.field("protocol", pa.string()),
+        pa.field("first", pa.int32()),
+        *[pa.field(n, pa.list_(pa.float64())) for n in ("iou", "seconds")],
         pa.field("status", pa.string()),
     ]
 )

@@ -62,7 +62,7 @@ INSTANCES, DETECTIONS, LVIS_DETECTIONS, LVIS_JUDGED = 10, 100, 300, 75
 
 
 # Stages whose jobs differ so much that each is estimated.
-ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement")
+ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement", "interactive")
 
 
 def flops(card: Card) -> float:
@@ -124,6 +124,10 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
         images = study.settings.segevery.images + study.settings.segevery.warmup
         return start + images * (encode + points(card, wildcards["sampler"]) * prompt)
     settings = study.plain[stage]  # of a measure
+    if stage == "interactive":
+        images = settings["images"] or study.images(wildcards["dataset"])
+        answers = INSTANCES * len(settings["protocols"]) * (settings["clicks"] + 1)
+        return start + images * (encode + answers * prompt)
     if "batches" in settings:
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))
@@ -139,8 +143,8 @@ def niceness(study: Study, stage: str, wildcards: Mapping[str, str]) -> str:
 
 
 def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int:
-    """Prompts of a group that a variant takes on an average image; k clicks are k decodes."""
-    total = 0
+    """Prompts of a group that a variant takes on an average image; k clicks are k decodes, fewer are among them."""
+    total, clicks = 0, 0
     for name in study.settings.prompt_groups[group]:
         kind, _, count = name.partition("_")
         if name in study.settings.detectors:
@@ -149,8 +153,9 @@ def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int
             of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
             total += of_lvis if dataset.startswith("lvis") else DETECTIONS
         elif name.endswith("box") or "point" in card.prompts:
-            total += INSTANCES * (int(count) if kind == "click" else 1)
-    return total
+            clicks = max(clicks, int(count)) if kind == "click" else clicks
+            total += INSTANCES * (kind != "click")
+    return total + INSTANCES * clicks
 
 
 def points(card: Card, sampler: str) -> int:

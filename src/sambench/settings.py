@@ -131,7 +131,8 @@ Builder = Annotated[str, Field(pattern=BUILDER)]
 Size = Annotated[tuple[Count, Count], Strict(False)]
 
 Selection = Literal["argmax", "single", "oracle"]
-Measure = Literal["efficiency", "latency", "throughput", "agreement"]
+Measure = Literal["efficiency", "latency", "throughput", "agreement", "interactive"]
+Protocol = Literal["clicks", "clicks_fed", "box_clicks", "box_clicks_fed"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 CLOCKS = ("latency", "throughput")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
@@ -209,10 +210,11 @@ class StudySelection(Section):
         "stage is left out"
     )
     measures: Distinct[Measure] = Field(
-        description="what is measured of the cost of each variant: `efficiency` (parameters, FLOPs, MACs and EER, "
+        description="what is measured of each variant besides: `efficiency` (parameters, FLOPs, MACs and EER, "
         "counted without weights or images), `latency` (times and peak memory), `throughput` (images per second by "
         "batch size), `agreement` (the masks of each runtime against eager float32); without a checkpoint the weights "
-        "are random and the table says so: docs/cost.md"
+        "are random and the table says so: docs/cost.md; `interactive` (clicks of a user, one after the other: "
+        "docs/interactive.md)"
     )
     only: dict[Name, Only] = Field(
         default_factory=dict,
@@ -245,6 +247,12 @@ class Detection(Section):
     )
 
 
+class PromptedMasks(Section):
+    """How masks prompted from ground truth are scored."""
+
+    boundary: bool = Field(description="`true`: also the boundary IoU of every mask, for the table `boundary`")
+
+
 class AveragePrecision(Section):
     """How masks from the boxes of detectors are scored."""
 
@@ -253,6 +261,10 @@ class AveragePrecision(Section):
         False,
         description="`true`: all boxes are decoded, for a full export of the masks; `false`: only those that the rules "
         "of the dataset judge, with the same AP (LVIS: of categories that are known to be in the image or not)",
+    )
+    boundary: bool = Field(
+        description="`true`: also the boundary AP of masks, in the table `average_precision`; under the rules of COCO "
+        "only"
     )
 
 
@@ -289,7 +301,8 @@ class GeneratorSettings(Section):
         None, description="the three multimask tokens per point, or the single-mask token"
     )
     use_m2m: Maybe[bool] = Field(
-        None, description="SAM 2's family only: every candidate goes back as a mask prompt and its answer counts"
+        None,
+        description="families of SAM 1 and SAM 2: every candidate goes back as a mask prompt and its answer counts",
     )
     high_score_thresh: Maybe[float] = Field(
         None, description="sampler `hierarchical` only: logits above this count as covered"
@@ -349,6 +362,21 @@ class Agreement(Section):
 
     images: Count = Field(description="how many images: the first ones by id that have annotations")
     boxes: Count = Field(description="boxes per image")
+
+
+class Interactive(Section):
+    """Clicks of a user, one after the other, where the last answer is most wrong."""
+
+    images: Count | None = Field(
+        description="how many images: the first ones by id that have annotations; `null`: all of them"
+    )
+    clicks: Annotated[int, Field(ge=1, le=99)] = Field(
+        description="clicks per instance; what needs more to an IoU counts as so many"
+    )
+    protocols: OneOrMore[Protocol] = Field(
+        description="`clicks`: from the first click on; `box_clicks`: the box first, then clicks; `clicks_fed`, "
+        "`box_clicks_fed`: the same, with the logits of each answer going back to the decoder"
+    )
 
 
 class Runtime(Section):
@@ -608,12 +636,14 @@ class Settings(Section):
         "ground truth and scored by IoU, and detectors, whose boxes give masks that are scored by AP"
     )
     detection: Detection = Field(description="how detectors are run: docs/detectors.md")
+    segany: PromptedMasks = Field(description="how masks prompted from ground truth are scored")
     average_precision: AveragePrecision = Field(description="how masks from the boxes of detectors are scored")
     segevery: SegmentEverything = Field(description="segment everything: docs/segment-everything.md")
     efficiency: Efficiency = Field(description="parameters, FLOPs, MACs and EER: docs/cost.md")
     latency: Latency = Field(description="times and peak memory: docs/cost.md")
     throughput: Throughput = Field(description="images per second by batch size: docs/cost.md")
     agreement: Agreement = Field(description="the masks of each runtime against eager float32: docs/cost.md")
+    interactive: Interactive = Field(description="clicks of a user, one after the other: docs/interactive.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
     datasets: dict[Name, Dataset] = Field(description="the registry of datasets")

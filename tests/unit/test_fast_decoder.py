@@ -152,15 +152,30 @@ def test_one_image_serves_prompts_of_all_kinds(name: str) -> None:
     assert not torch.equal(variant.decode(other, prompts).logits, found.logits)
 
 
-@pytest.mark.parametrize("name", ["sam2", "efficienttam"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "efficientsam"])
 def test_masks_of_prompts_are_not_shared(name: str) -> None:
-    masks = 5 * torch.randn(N, 4 * SIDE, 4 * SIDE, generator=torch.Generator().manual_seed(2))
+    height, width = grid(name)
+    masks = 5 * torch.randn(N, 4 * height, 4 * width, generator=torch.Generator().manual_seed(2))
     prompts = replace(PROMPTS["point"], masks=masks)
     fast, official = both(name, prompts)
     assert_equal(fast, official)
     variant, image = make(name, FAST), features(name)
     variant.decode(image, PROMPTS["box"])  # what it leaves with the image is for prompts without masks
     assert torch.equal(variant.decode(image, prompts).logits, fast.logits)
+
+
+def test_masks_of_prompts_are_those_of_the_official_prompt_encoder() -> None:
+    masks = 5 * torch.randn(N, 4 * SIDE, 4 * (SIDE + 2), generator=torch.Generator().manual_seed(2))
+    variant, image = make("sam", replace(FAST, decoder=OFFICIAL)), features("sam")
+    assert isinstance(variant, SamVariant)
+    found = variant.decode(image, replace(PROMPTS["box"], masks=masks))
+    scale = torch.tensor([1024 / 120, 768 / 90] * 2)
+    network = variant.module
+    sparse, dense = network.prompt_encoder(points=None, boxes=torch.tensor(BOXES) * scale, masks=masks[:, None])
+    expected, _ = network.mask_decoder.predict_masks(
+        image.maps["image_embedding"], network.prompt_encoder.get_dense_pe(), sparse, dense
+    )
+    torch.testing.assert_close(found.logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_high_quality_mask_alone() -> None:

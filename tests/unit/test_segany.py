@@ -184,6 +184,59 @@ def test_clicks_follow_the_prediction(tmp_path: Path) -> None:
     assert last.points[0, 2].tolist() == [6, 2], "a pixel is not clicked twice"
 
 
+def clicks_of(prompts: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
+    """The sets click_k of every instance, all with the same first click, at (2, 3)."""
+    point, label = np.array([2, 3], np.float32), np.array([1], np.int8)
+    boxes = prompts[prompts["prompt"] == "box"]
+    rows = [
+        boxes.assign(prompt=f"click_{count}", points=[point] * len(boxes), labels=[label] * len(boxes), box=None)
+        for count in counts
+    ]
+    return pd.concat(rows).sort_values("annotation_id", kind="stable").reset_index(drop=True)
+
+
+class Learner(Stripes):
+    """Its token 1 has more columns with every click: `columns[k]` of them after k + 1 clicks."""
+
+    def decode(self, features: Any, prompts: Prompts) -> MaskCandidates:
+        assert prompts.points is not None
+        learned = Stripes([0, self.columns[prompts.points.shape[1] - 1]], [0.9, 0.5])
+        self.seen.append(prompts)
+        return learned.decode(features, prompts)
+
+
+def test_sets_of_clicks_are_points_of_one_trajectory(tmp_path: Path) -> None:
+    images, instances, prompts = dataset(tmp_path, images=2)
+    clicks = clicks_of(prompts, [1, 4, 3])
+    variant = Learner([10, 2, 4, 5], [])
+    together = score(variant, plan(images, instances, clicks), len(clicks), ["argmax"])
+    assert together.iou["argmax"].tolist() == 2 * [0.5, 1.0, 0.8]
+    assert len(variant.seen) == 2 * 4, "four decodes per image"
+    for count, iou in ((1, 0.5), (3, 0.8), (4, 1.0)):
+        alone = score(variant, plan(images, instances, clicks_of(prompts, [count])), 2, ["argmax"])
+        assert alone.iou["argmax"].tolist() == [iou, iou]
+
+
+def test_what_stops_a_trajectory_leaves_its_earlier_answers(tmp_path: Path) -> None:
+    images, instances, prompts = dataset(tmp_path)
+    clicks = clicks_of(prompts, [1, 2, 3])
+    variant = Learner([10, 2, 4], [])
+    variant.max_points = 2
+    scores = score(variant, plan(images, instances, clicks), 3, ["argmax"])
+    assert scores.status.tolist() == [OK, OK, UNSUPPORTED_PROMPT]
+    assert scores.iou["argmax"][:2].tolist() == [0.5, 0.4]
+
+    class Greedy(Learner):
+        def decode(self, features: Any, prompts: Prompts) -> MaskCandidates:
+            if len(self.seen) == 1:
+                raise MemoryError
+            return super().decode(features, prompts)
+
+    scores = score(Greedy([10, 2, 4], []), plan(images, instances, clicks), 3, ["argmax"])
+    assert scores.status.tolist() == [OK, OUT_OF_MEMORY, OUT_OF_MEMORY]
+    assert scores.iou["argmax"][0] == 0.5
+
+
 def test_chunks_and_upsampling_slices_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, instances, prompts = dataset(tmp_path, images=3)
     variant = Stripes([10, 2, 4, 7], [0.99, 0.1, 0.2, 0.3])

@@ -64,7 +64,15 @@ def test_a_table_of_8_000_shards_is_made(root: Path, tmp_path: Path, monkeypatch
     write_parquet(tmp_path / "results/prompts/tiny/boxes.parquet", boxes, PROMPTS, {})
     found = {"category_id": 1, "area": 16.0, "iscrowd": False, "iou": [0.5, 1.0], "predicted_iou": None}
     scored = pd.DataFrame(
-        {**rows, **found, "iou_single": None, "iou_oracle": None, "selected_token": 0, "status": "ok"}
+        {
+            **rows,
+            **found,
+            "iou_single": None,
+            "iou_oracle": None,
+            "boundary_iou": None,
+            "selected_token": 0,
+            "status": "ok",
+        }
     )
     folder = tmp_path / "results/segany/tiny/box_fill/eager/boxes"
     write_parquet(folder / f"0-of-{SHARDS}.parquet", scored, SEGANY, {"config_digest": "c"})

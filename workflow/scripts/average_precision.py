@@ -7,6 +7,7 @@ import pandas as pd
 
 from sambench.digests import digest
 from sambench.evaluate.average_precision import BBOX, SEGM
+from sambench.evaluate.boundary_precision import boundary_precision
 from sambench.evaluate.instances import box_precision, mask_precision, only_crowds, truth_of
 from sambench.evaluate.judged import indexed_truth, judged
 from sambench.jobs import mask_selections, shard_images
@@ -27,6 +28,7 @@ def main(
     detectors: dict[str, Path],
     class_agnostic: bool,
     precision: Path,
+    boundary: bool = False,
     masks: list[Path] | None = None,
     selections: list[str] | None = None,
     config_digest: str = "",
@@ -36,7 +38,7 @@ def main(
 
     detectors: name -> Parquet file of its boxes. masks: Parquet files of masks, one per shard in their order; without
     them the boxes are judged. config_digest: that of the masks; keep_unjudged: whether
-    they are of all boxes.
+    they are of all boxes. boundary: whether the boundary AP of masks is wanted too.
     """
     pictures = read_parquet(images, IMAGES).to_pandas()
     truth = truth_of(annotations, SEGM if masks else BBOX, pictures)
@@ -56,7 +58,7 @@ def main(
         }
         for detector, file in detectors.items()
     }
-    origin = provenance([dataset, list(detectors), selections, class_agnostic])
+    origin = provenance([dataset, list(detectors), selections, class_agnostic, boundary])
     origin |= inputs(annotations=annotations, images=images, masks=masks or [])
     origin |= inputs(**{f"boxes.{detector}": file for detector, file in detectors.items()})
     boxes = {}
@@ -85,12 +87,20 @@ def main(
             refuse(path, strange_masks(found, planned, part, rules_of_masks))
             yield part["image_id"].tolist(), found
 
+    there = [key for key in keys if states[key[0]] == OK]
     scored = mask_precision(
         truth,
-        [key for key in keys if states[key[0]] == OK],
+        there,
         shards(),
         class_agnostic=class_agnostic,
     )
+    if boundary:
+        wanted = [key for key in there if "ap" in scored[key]]
+        found_again = boundary_precision(
+            truth, wanted, lambda: (found for _, found in shards()), class_agnostic=class_agnostic
+        )
+        for key, value in found_again.items():
+            scored[key]["boundary_ap"] = value
     lines = [{**facts[detector], "selection": rule, **scored.get((detector, rule), {})} for detector, rule in keys]
     write_parquet(precision, typed(lines, AVERAGE_PRECISION_MASKS), AVERAGE_PRECISION_MASKS, origin)
 

@@ -28,6 +28,7 @@ def main(
     instances: Path,
     prompts: Path,
     selections: list[str],
+    boundary: bool,
     shard: str,
     segany: Path,
     detectors: dict[str, Path],
@@ -61,7 +62,7 @@ def main(
         print(f"segany {what.name}: {state}: {reason}", file=sys.stderr)
     # Rows that are not decoded have the reason as their status.
     start = "" if network else state
-    scores, planned, kept = ChosenIous(len(prompted), selections, start), prompted, None
+    scores, planned, kept = ChosenIous(len(prompted), selections, start, boundary=boundary), prompted, None
     if found:
         detected = box_prompts(found, truth if network and network.uses_ground_truth else None)
         kept = DetectedMasks(len(detected), len(prompted), selections, start)

@@ -67,7 +67,9 @@ def generate(
     if variant.uses_ground_truth and targets is None:
         raise InputError(variant.name, "sampler", expected="boxes of the ground truth for a variant that is shown it")
     if settings.use_m2m and not variant.takes_masks:
-        raise InputError(variant.name, "use_m2m", expected="a variant that takes masks as prompts (SAM 2's family)")
+        raise InputError(
+            variant.name, "use_m2m", expected="a variant that takes masks as prompts (SAM 1's and SAM 2's families)"
+        )
     if sampler.kind == NATIVE:
         return _native(variant, image, trace)
     if sampler.needs_boxes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import collections
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ import pandas as pd
 import torch
 
 from sambench import masks
-from sambench.clicks import next_click
+from sambench.boundary import Boundary, boundary, boundary_iou, width_of
 from sambench.datasets.pictures import View, read_image, view_of
 from sambench.errors import InputError
+from sambench.evaluate.trajectory import trajectory
 from sambench.memory import OutOfMemory, memory_guard, release_memory
 from sambench.prefetch import prefetch
 from sambench.progress import track
@@ -42,16 +43,24 @@ class Batch:
 
     rows: (N,) positions in the shard's table of prompts. instances: (N,) positions in the image's instances, NOTHING
     for a box of a detector that is on none. detected: whether all are boxes of detectors.
+    clicks: of interactive clicks, the rows (N,) that want the answer to so many; `prompts` are the first ones, and
+    `rows` those that want the most. Empty for all other prompts.
     """
 
     rows: np.ndarray
     instances: np.ndarray
     prompts: Prompts
-    clicks: int = 0
     detected: bool = False
+    clicks: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, part: slice) -> Batch:
-        return Batch(self.rows[part], self.instances[part], self.prompts[part], self.clicks, self.detected)
+        clicks = {count: rows[part] for count, rows in self.clicks.items()}
+        return Batch(self.rows[part], self.instances[part], self.prompts[part], self.detected, clicks)
+
+    @property
+    def every_row(self) -> np.ndarray:
+        """The rows of all its answers."""
+        return np.concatenate([*self.clicks.values()]) if self.clicks else self.rows
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ class LoadedImage:
     @cached_property
     def packed_truth(self) -> np.ndarray:
         return masks.pack(self.truth)
+
+    @cached_property
+    def boundaries(self) -> list[Boundary]:
+        """Of each instance."""
+        return [boundary(mask, width_of(*self.task.size)) for mask in self.truth]
 
     def targets(self, instances: np.ndarray) -> np.ndarray:
         """(N, H, W) bool: the ground truth of the prompts, an empty mask where there is none."""
@@ -114,12 +128,18 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
     points, labels = prompts["points"].to_numpy(), prompts["labels"].to_numpy()
     sizes, counts = instances["rle_size"].to_numpy(), instances["rle_counts"].to_numpy()
 
-    def batch(rows: np.ndarray, of_image: np.ndarray, clicks: int) -> Batch:
+    def batch(rows: np.ndarray, of_image: np.ndarray) -> Batch:
         has_box, has_points = boxes[rows[0]] is not None, points[rows[0]] is not None
         xy = np.stack(points[rows]).astype(np.float32).reshape(len(rows), -1, 2) if has_points else None
         marks = np.stack(labels[rows]).astype(np.int64) if has_points else None
         edges = np.stack(boxes[rows]).astype(np.float32) if has_box else None
-        return Batch(rows, of_image, Prompts(edges, xy, marks), clicks, bool(detected[rows[0]]))
+        return Batch(rows, of_image, Prompts(edges, xy, marks), bool(detected[rows[0]]))
+
+    def with_clicks(starts: Iterable[Mapping[int, int]], rows: np.ndarray, of_image: np.ndarray) -> Batch:
+        """One trajectory per mapping, from a number of clicks to the place in `rows` that wants its answer."""
+        by_count = {count: np.array([start[count] for start in starts]) for count in sorted(next(iter(starts)))}
+        most = by_count[max(by_count)]
+        return replace(batch(rows[most], of_image[most]), clicks={count: rows[at] for count, at in by_count.items()})
 
     tasks = []
     for image in images.itertuples(index=False):
@@ -129,17 +149,27 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
         used = np.unique(of_prompt[rows])
         used = used[used != NOTHING]
         of_image = np.where(of_prompt[rows] == NOTHING, NOTHING, np.searchsorted(used, of_prompt[rows]))
-        groups: dict[tuple[bool, bool, int, int], list[int]] = collections.defaultdict(list)
+        groups: dict[tuple[bool, bool, int], list[int]] = collections.defaultdict(list)
+        # Sets such as click_1 and click_5 are points of one trajectory: by instance and first click.
+        starts: dict[tuple[int, bytes], dict[int, int]] = collections.defaultdict(dict)
         for at, row in enumerate(rows):
+            if not detected[row] and (clicks := clicks_of(names[row])):
+                starts[int(of_image[at]), np.asarray(points[row], np.float32).tobytes()][clicks] = at
+                continue
             size = 0 if labels[row] is None else len(labels[row])
-            clicks = 0 if detected[row] else clicks_of(names[row])
-            groups[bool(detected[row]), boxes[row] is not None, size, clicks].append(at)
+            groups[bool(detected[row]), boxes[row] is not None, size].append(at)
+        alike: dict[tuple[int, ...], list[dict[int, int]]] = collections.defaultdict(list)
+        for start in starts.values():
+            alike[tuple(sorted(start))].append(start)
         tasks.append(
             ImageTask(
                 path=image.path,
                 size=(image.height, image.width),
                 rles=[(sizes[k], counts[k]) for k in used],
-                batches=[batch(rows[at], of_image[at], key[-1]) for key, at in groups.items()],
+                batches=[
+                    *(batch(rows[at], of_image[at]) for at in groups.values()),
+                    *(with_clicks(each, rows, of_image) for each in alike.values()),
+                ],
                 view=view_of(image),
             )
         )
@@ -172,11 +202,15 @@ class Outcome(Protocol):
 class ChosenIous:
     """The columns of prompts from ground truth, one row a prompt, everything null until it is scored.
 
-    selections: the rules whose IoU is wanted; `argmax` always is.
+    selections: the rules whose IoU is wanted; `argmax` always is. boundary: whether the boundary IoU of the mask that
+    `argmax` chooses is wanted too.
     """
 
-    def __init__(self, rows: int, selections: Sequence[str] = ("argmax",), status: str = "") -> None:
-        self.selections = selections
+    def __init__(
+        self, rows: int, selections: Sequence[str] = ("argmax",), status: str = "", *, boundary: bool = False
+    ) -> None:
+        self.selections, self.boundary = selections, boundary
+        self.boundary_iou = np.full(rows, np.nan)
         self.iou = {name: np.full(rows, np.nan) for name in SELECTIONS}
         self.predicted_iou = np.full(rows, np.nan, dtype=np.float32)
         self.selected_token = np.full(rows, -1, dtype=np.int8)
@@ -186,12 +220,16 @@ class ChosenIous:
         argmax = candidates.argmax()
         tokens = tokens_to_enlarge(candidates, self.selections)
         ious = np.full(tuple(tokens.shape), np.nan)
+        best = argmax.cpu().numpy()
         for prompt, token, found in enlarge(candidates, tokens, loaded.task.size):
+            if self.boundary:
+                chosen = np.flatnonzero(token == best[prompt])
+                own = _boundary_ious(found[torch.from_numpy(chosen)], loaded, batch.instances[prompt[chosen]])
+                self.boundary_iou[batch.rows[prompt[chosen]]] = own
             shared, area, truth = _counts(found, loaded, batch.instances[prompt])
             ious[prompt, token] = masks.iou(shared, area, truth)
 
         every = np.arange(len(batch.rows))
-        best = argmax.cpu().numpy()
         self.iou["argmax"][batch.rows] = ious[every, best]
         if "single" in self.selections:
             self.iou["single"][batch.rows] = ious[every, candidates.single.cpu().numpy()]
@@ -228,20 +266,19 @@ def evaluate(
         """Rows of prompts that did not fit into memory."""
         release_memory()
         for batch in batches:
-            outcome(batch).give_up(batch.rows, OUT_OF_MEMORY)
+            outcome(batch).give_up(batch.every_row, OUT_OF_MEMORY)
 
     for loaded in track(prefetch(partial(load, variant), tasks), len(tasks), title):
         if loaded.unreadable:
             print(loaded.unreadable, file=sys.stderr)
             for batch in loaded.task.batches:
-                outcome(batch).give_up(batch.rows, UNREADABLE_IMAGE)
+                outcome(batch).give_up(batch.every_row, UNREADABLE_IMAGE)
             continue
         usable = []
         for batch in loaded.task.batches:
-            if variant.supports(batch.prompts, batch.clicks):
-                usable.append(batch)
-            else:
-                outcome(batch).give_up(batch.rows, UNSUPPORTED_PROMPT)
+            taken, refused = _supported(variant, batch)
+            outcome(batch).give_up(refused, UNSUPPORTED_PROMPT)
+            usable += taken
         if not usable:
             continue
         try:
@@ -253,21 +290,41 @@ def evaluate(
         for batch in usable:
             for start in range(0, len(batch.rows), variant.decode_chunk):
                 part = batch[start : start + variant.decode_chunk]
+                waiting = dict(part.clicks) or {0: part.rows}
                 try:
                     with memory_guard():
-                        outcome(part).take(_decode(variant, features, part, loaded), part, loaded)
+                        for count, candidates in _answers(variant, features, part, loaded):
+                            outcome(part).take(candidates, replace(part, rows=waiting[count]), loaded)
+                            del waiting[count]
                 except OutOfMemory:
-                    give_up([part])
+                    give_up([replace(part, rows=rows, clicks={}) for rows in waiting.values()])
 
 
-def _decode(variant: Variant, features: Any, batch: Batch, loaded: LoadedImage) -> MaskCandidates:
-    """The candidates of one chunk of prompts, after its interactive clicks."""
+def _supported(variant: Variant, batch: Batch) -> tuple[list[Batch], np.ndarray]:
+    """What a variant takes of a batch, as one batch or none, and the rows (n,) that it does not take."""
+    if not batch.clicks:
+        taken = variant.supports(batch.prompts)
+        return ([batch], batch.rows[:0]) if taken else ([], batch.rows)
+    able = {count: rows for count, rows in batch.clicks.items() if variant.supports(batch.prompts, count)}
+    refused = [rows for count, rows in batch.clicks.items() if count not in able]
+    left = np.concatenate([batch.rows[:0], *refused])
+    return ([replace(batch, rows=able[max(able)], clicks=able)] if able else []), left
+
+
+def _answers(
+    variant: Variant, features: Any, batch: Batch, loaded: LoadedImage
+) -> Iterator[tuple[int, MaskCandidates]]:
+    """The candidates of one chunk of prompts; with interactive clicks those of each number of clicks that is wanted."""
     prompts = batch.prompts
     if variant.uses_ground_truth:
         prompts = Prompts(prompts.boxes, prompts.points, prompts.labels, loaded.targets(batch.instances))
-    for _ in range(batch.clicks - 1):
-        prompts = _add_click(variant, features, prompts, loaded.truth[batch.instances])
-    return variant.decode(features, prompts)
+    if not batch.clicks:
+        yield 0, variant.decode(features, prompts)
+        return
+    truth = loaded.truth[batch.instances]
+    for number, answer in enumerate(trajectory(variant, features, prompts, truth, max(batch.clicks) - 1), start=1):
+        if number in batch.clicks:
+            yield number, answer.candidates
 
 
 def tokens_to_enlarge(candidates: MaskCandidates, selections: Sequence[str]) -> torch.Tensor:
@@ -313,20 +370,11 @@ def _counts(
     return shared, area, truth
 
 
-def _add_click(variant: Variant, features: Any, prompts: Prompts, truth: np.ndarray) -> Prompts:
-    """The prompts with one more click each, placed where the `argmax` mask of the clicks so far is most wrong."""
-    candidates = variant.decode(features, prompts)
-    logits, _ = candidates.take(candidates.argmax())
-    found = candidates.upsampling.masks(logits).cpu().numpy()
-    assert prompts.points is not None and prompts.labels is not None
-    before = prompts.points.astype(np.int64)
-    clicks = np.array([next_click(t, f, map(tuple, b)) for t, f, b in zip(truth, found, before, strict=True)])
-    return Prompts(
-        boxes=prompts.boxes,
-        points=np.concatenate([prompts.points, clicks[:, None, :2].astype(np.float32)], axis=1),
-        labels=np.concatenate([prompts.labels, clicks[:, 2:].astype(np.int64)], axis=1),
-        targets=prompts.targets,
-    )
+def _boundary_ious(found: torch.Tensor, loaded: LoadedImage, instances: np.ndarray) -> list[float]:
+    """Of (n, H, W) masks and their instances."""
+    width = width_of(*loaded.task.size)
+    own = [boundary(mask, width) for mask in found.cpu().numpy()]
+    return [boundary_iou(a, loaded.boundaries[at]) for a, at in zip(own, instances, strict=True)]
 
 
 def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: ChosenIous) -> pd.DataFrame:
@@ -341,6 +389,7 @@ def result_table(prompts: pd.DataFrame, instances: pd.DataFrame, scores: ChosenI
     table = prompts[["annotation_id", "image_id", "prompt"]].join(facts, on="annotation_id")
     for name, column in (("argmax", "iou"), ("single", "iou_single"), ("oracle", "iou_oracle")):
         table[column] = scores.iou[name]
+    table["boundary_iou"] = scores.boundary_iou
     table["predicted_iou"] = scores.predicted_iou
     tokens = pd.Series(scores.selected_token, dtype="Int8")
     table["selected_token"] = tokens.mask(tokens < 0).to_numpy(dtype=object, na_value=None)

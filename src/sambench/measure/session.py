@@ -77,13 +77,16 @@ def build_seeded(card: Card, runtime: Runtime, folders: Iterable[Path]) -> Varia
     return build(card, runtime, folders, random_weights=card.weights(folders) is None)
 
 
-def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measurement) -> Measured:
+def observe(
+    title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measurement, *, accuracy: bool = False
+) -> Measured:
     """Build a variant, measure it, and watch what else the machine does meanwhile.
 
-    Without a checkpoint weights are random: times and memory do not depend on them. Gives rows with the columns of
-    `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of their file:
-    weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `decoder` (fast,
-    official or none), `others` (cores that other processes kept busy), `busy`, and what the measurement adds.
+    Without a checkpoint weights are random: times and memory do not depend on them. A measure of `accuracy` then has
+    nothing to measure; the ground truth as a variant and variants without boxes take part in it. Gives rows with the
+    columns of `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of
+    their file: weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `decoder`
+    (fast, official or none), `others` (cores that other processes kept busy), `busy`, and what the measurement adds.
     """
     card, runtime, folders = job.card, job.runtime, list(job.folders)
     state = card.availability(folders, runtime)
@@ -91,13 +94,13 @@ def observe(title: str, job: MeasuringJob, schema: pa.Schema, measurement: Measu
     facts: dict[str, Any] = {"weights": "none", "decoder": runtime.decoder if card.checkpoints else "none"}
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
-    if state not in (OK, NO_WEIGHTS):
+    if state not in ((OK,) if accuracy else (OK, NO_WEIGHTS)):
         print(f"{title} {card.name}: {state}: {card.explain(folders, runtime)}", file=sys.stderr)
         table = as_table([{"status": state}], schema)
     else:
         facts["others_before"] = machine.sample_others()
         before = machine.CpuClock.now()
-        table, extra = _measure(card, runtime, folders, schema, measurement, device, state)
+        table, extra = _measure(card, runtime, folders, schema, measurement, device, state, accuracy=accuracy)
         facts |= {"others": before.others(machine.CpuClock.now()), **extra}
         others = max(facts["others_before"], facts["others"])
         facts["busy"] = machine.is_busy(others)
@@ -120,11 +123,15 @@ def _measure(
     measurement: Measurement,
     device: torch.device,
     state: str,
+    *,
+    accuracy: bool,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     reset_peak(device)
     try:
         with memory_guard():
             model = build_seeded(card, runtime, folders)
+            if accuracy:
+                return measurement(model, device)
             if model.uses_ground_truth:
                 return as_table([{"status": NO_NETWORK}], schema), {}
             if BOX not in model.prompt_kinds:

@@ -76,8 +76,15 @@ def config_digests(study: Study) -> dict[str, dict[str, str]]:
     }
 
 
-def build(wanted: Callable[[str], bool]) -> Callable[[Path, Mapping[str, Any]], pd.DataFrame]:
+def build(
+    wanted: Callable[[str], bool],
+    summarize: Callable[..., pd.DataFrame] | None = None,
+    schema: pa.Schema = SCHEMA,
+) -> Callable[[Path, Mapping[str, Any]], pd.DataFrame]:
     """A table's `build` for the prompt sets whose names `wanted` takes.
+
+    summarize: from the rows of a job to the lines of the table, called as `accuracy` is, which is the default; schema:
+    of these lines.
 
     Raises InputError when a file is not what this study's job wrote for the instances and prompts that are here, or a
     planned prompt was not scored exactly once.
@@ -107,8 +114,8 @@ def build(wanted: Callable[[str], bool]) -> Callable[[Path, Mapping[str, Any]], 
             )
             rows = rows[rows["prompt"].map(wanted).astype(bool)]
             check_complete(rows, planned, files[0].parent.as_posix())
-            parts.append(accuracy(job, rows, settings["selections"], **settings["statistics"]))
-        return concat(parts, SCHEMA)
+            parts.append((summarize or accuracy)(job, rows, settings["selections"], **settings["statistics"]))
+        return concat(parts, schema)
 
     return table
 
@@ -164,31 +171,36 @@ def accuracy(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resa
     for prompt, rows in results.groupby("prompt", sort=False):
         scored = rows[rows["status"] == OK]
         for selection in selections:
-            line = {
-                "dataset": job.dataset,
-                "variant": job.variant,
-                "runtime": job.runtime,
-                "prompt": prompt,
-                "selection": selection,
-                "instances": len(scored),
-                "crowd": int(scored["iscrowd"].sum()),
-                "images": scored["image_id"].nunique(),
-                "status": status_of(rows["status"]),
-            }
-            lines.append(line | _means(scored, IOU_COLUMN[selection], resamples, seed))
+            means = size_means(scored, IOU_COLUMN[selection], "miou", resamples, seed)
+            lines.append(facts_of(job, rows) | {"prompt": prompt, "selection": selection} | means)
     return pd.DataFrame(lines, columns=SCHEMA.names)
 
 
-def _means(scored: pd.DataFrame, column: str, resamples: int, seed: int) -> dict[str, float]:
+def facts_of(job: Job, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a line says of its rows besides their means."""
+    scored = rows[rows["status"] == OK]
+    return {
+        "dataset": job.dataset,
+        "variant": job.variant,
+        "runtime": job.runtime,
+        "instances": len(scored),
+        "crowd": int(scored["iscrowd"].sum()),
+        "images": scored["image_id"].nunique(),
+        "status": status_of(rows["status"]),
+    }
+
+
+def size_means(scored: pd.DataFrame, column: str, name: str, resamples: int, seed: int) -> dict[str, float]:
+    """The mean of a column in per cent as `name`, its interval, and its mean by size; nothing without rows."""
     if scored.empty:
         return {}
     iou, area = 100 * scored[column], scored["area"]
     low, high = clustered_bootstrap(iou.to_numpy(), scored["image_id"].to_numpy(), resamples=resamples, seed=seed)
     return {
-        "miou": iou.mean(),
-        "miou_low": low,
-        "miou_high": high,
-        "miou_small": iou[area < SMALL].mean(),
-        "miou_medium": iou[(area >= SMALL) & (area < LARGE)].mean(),
-        "miou_large": iou[area >= LARGE].mean(),
+        name: iou.mean(),
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_small": iou[area < SMALL].mean(),
+        f"{name}_medium": iou[(area >= SMALL) & (area < LARGE)].mean(),
+        f"{name}_large": iou[area >= LARGE].mean(),
     }

@@ -24,7 +24,16 @@ from sambench.results.drawing import (
 from sambench.results.layout import CEILING
 from sambench.status import OK
 
-__all__ = ["accuracy_chart", "cost_chart", "cumulative_chart", "place_labels", "precision_chart", "save", "spread"]
+__all__ = [
+    "accuracy_chart",
+    "cost_chart",
+    "cumulative_chart",
+    "curve_chart",
+    "place_labels",
+    "precision_chart",
+    "save",
+    "spread",
+]
 
 PANEL = (420, 400)  # width and height of a figure of costs, pixels
 ACROSS = 2  # such panels side by side
@@ -193,6 +202,48 @@ def _cost_panel(rows: pd.DataFrame) -> Panel:
         .encode(x=bubbles.encoding.x, y=bubbles.encoding.y, text="variant:N")
     )
     return alt.layer(bubbles, names)
+
+
+def curve_chart(
+    table: pd.DataFrame,
+    *,
+    x: tuple[str, str],
+    y: tuple[str, str],
+    panel: str,
+    title: str,
+    band: tuple[str, str] | None = None,
+) -> Drawing:
+    """One line per variant with its interval as a band: one panel per dataset, runtime and value of the column `panel`.
+
+    x, y: a column and what is written at its axis. band: the columns of the ends of the interval. Rows without a number
+    are left out, and so is the ceiling beside others.
+    """
+    good = table[table[y[0]].notna()]
+    good = good if (good["variant"] == CEILING).all() else good[good["variant"] != CEILING]
+    if good.empty:
+        return nothing(title)
+    names = sorted(good["variant"].unique())
+    low, high = band or (y[0], y[0])
+    keys = ["dataset", "runtime", panel]
+    data = good[[*dict.fromkeys([*keys, "variant", x[0], y[0], low, high])]]
+    free = alt.Scale(zero=False, nice=True)
+
+    def lines(rows: pd.DataFrame) -> Panel:
+        base = alt.Chart(inline(rows)).encode(
+            x=alt.X(f"{x[0]}:Q", title=x[1], scale=free), color=alt.Color("variant:N", title=None, scale=palette(names))
+        )
+        shown = {"variant": "variant", panel: panel, x[0]: x[1], y[0]: y[1], low: "from", high: "to"}
+        value = alt.Y(f"{y[0]}:Q", title=y[1], scale=free)
+        area = base.mark_area(opacity=0.15).encode(y=alt.Y(f"{low}:Q", title=y[1], scale=free), y2=f"{high}:Q")
+        dots = base.mark_point(filled=True, size=22, opacity=1).encode(y=value, tooltip=tooltips(shown, rows))
+        return alt.layer(*([area] if band else []), base.mark_line(strokeWidth=1.5).encode(y=value), dots)
+
+    panels = []
+    for (dataset, runtime, name), rows in data.groupby(keys, sort=False):
+        heading = alt.TitleParams(f"{dataset}, {runtime}: {name}", anchor="start", fontSize=11)
+        panels.append(lines(rows).properties(width=PANEL[0], height=PANEL[1], title=heading))
+    interactive = choose(lines(data), data, keys).properties(width="container", height=HEIGHT)
+    return Drawing(_grid(panels, title), interactive)
 
 
 def spread(values: Sequence[float], gap: float, end: float) -> list[float]:

@@ -175,10 +175,12 @@ class HqSamVariant(SamVariant):
         )
         return (hq_mask.expand_as(masks) if self.hq_only else masks + hq_mask), scores
 
-    def draw(self, features: Features, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+    def draw(
+        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor, *, share: bool
+    ) -> tuple[Draw, torch.Tensor]:
         decoder, hq_only = self.module.mask_decoder, self.hq_only
         parts = parts_of(decoder, (decoder.hf_token, decoder.hf_mlp))
-        cells = self.cells(features, features.maps["features"], parts, dense)
+        cells = self.cells(features, features.maps["features"], parts, dense, share=share)
         values, weights, scores = decode(parts, cells, sparse)
         enlarge, hq_features = enlarger(parts, cells.grid), features.maps["hq_features"]
         shown = enlarge.shown(self.upsampling(features), CONVOLVED)

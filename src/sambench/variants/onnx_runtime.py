@@ -109,6 +109,7 @@ def use_onnx(variant: Variant) -> None:
     threads = variant.runtime.threads or torch.get_num_threads()
     variant.module.image_encoder = EncoderGraph(folder / ENCODER, threads)
     variant.module.mask_decoder = DecoderSession(folder / DECODER, threads)
+    variant.takes_masks = False  # the graph has the embedding of an absent mask inside
 
 
 def exported(variant: SamVariant) -> Path:

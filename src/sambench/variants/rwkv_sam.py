@@ -236,6 +236,8 @@ class RwkvMaskDecoder(MaskDecoder):
 class RwkvSamVariant(SamVariant):
     """RWKV-SAM: one mask per prompt. Its prompt encoder takes every point for one inside the object."""
 
+    takes_masks = False
+
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(RwkvEncoder(), runtime, renamer(RENAMES))
         self.module.mask_decoder = RwkvMaskDecoder().eval().requires_grad_(False)

@@ -132,6 +132,7 @@ class SamVariant(NeuralVariant):
     """
 
     module: SamNetwork
+    takes_masks = True
 
     def __init__(
         self,
@@ -171,10 +172,14 @@ class SamVariant(NeuralVariant):
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels, boxes = self.tensor_points(prompts, self.prompt_scale(features))
         sparse, dense = self.embed_prompts(points, labels, boxes)
+        share = prompts.masks is None
+        if prompts.masks is not None:
+            dense = self.module.prompt_encoder.mask_downscaling(prompts.masks[:, None].float())
         single = torch.zeros(len(prompts), dtype=torch.int64, device=self.device)
         upsampling = self.upsampling(features)
         if self.fast:
-            draw, scores = self.draw(features, sparse.to(self.dtype), dense[:1].to(self.dtype))
+            dense = dense[:1] if share else dense
+            draw, scores = self.draw(features, sparse.to(self.dtype), dense.to(self.dtype), share=share)
             return DrawnCandidates(draw, scores, MULTIMASK, single, upsampling)
         logits, scores = self.predict_masks(features, sparse, dense)
         return MaskCandidates(logits, scores.float(), MULTIMASK, single, upsampling)
@@ -202,24 +207,28 @@ class SamVariant(NeuralVariant):
             dense_prompt_embeddings=dense.to(self.dtype),
         )
 
-    def draw(self, features: Features, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[Draw, torch.Tensor]:
+    def draw(
+        self, features: Features, sparse: torch.Tensor, dense: torch.Tensor, *, share: bool
+    ) -> tuple[Draw, torch.Tensor]:
         """The same, fast: what draws the logits (see DrawnCandidates), and the scores (N, 4).
 
-        dense: (1, 256, 64, 64), the same for all prompts.
+        dense: (1, 256, 64, 64) for all prompts, which then `share` it, or (N, 256, 64, 64) where they bring masks.
         """
         parts = parts_of(self.module.mask_decoder)
-        cells = self.cells(features, features.maps["image_embedding"], parts, dense)
+        cells = self.cells(features, features.maps["image_embedding"], parts, dense, share=share)
         values, weights, scores = decode(parts, cells, sparse)
         return draw_masks(enlarger(parts, cells.grid), values, weights, self.upsampling(features)), scores
 
-    def cells(self, features: Features, embedding: torch.Tensor, parts: Parts, dense: torch.Tensor) -> Cells:
-        """The image as the fast decoder wants it, (1, 256, h, w) with what every prompt without a mask adds to it."""
+    def cells(
+        self, features: Features, embedding: torch.Tensor, parts: Parts, dense: torch.Tensor, *, share: bool
+    ) -> Cells:
+        """The image as the fast decoder wants it, (1, 256, h, w) with what the prompts add to it, see `draw`."""
 
         def make() -> Cells:
             positions = self.module.prompt_encoder.get_dense_pe().to(self.dtype)
-            return lay_out(parts, embedding + dense, positions, share=True)
+            return lay_out(parts, embedding + dense, positions, share=share)
 
-        return features.once("cells", make)
+        return features.once("cells", make) if share else make()
 
     def upsampling(self, features: Features) -> Upsampling:
         return Upsampling(size=features.original_size, frame=(FRAME, FRAME), crop=features.input_size)
