@@ -159,7 +159,18 @@ class Section(BaseModel):
 SHARED = frozenset(
     {
         *("agreement", "average_precision", "benchmarks", "boxes", "coco_results", "datasets", "efficiency", "latency"),
-        *("logs", "masks", "mlartifacts", "mlflow.db", "prompts", "retrieve", "segany", "segevery", "throughput"),
+        *(
+            "interactive",
+            "logs",
+            "masks",
+            "mlartifacts",
+            "mlflow.db",
+            "prompts",
+            "retrieve",
+            "segany",
+            "segevery",
+            "throughput",
+        ),
         *("figures", "report", "tables"),
     }
 )

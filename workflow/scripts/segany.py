@@ -28,12 +28,12 @@ def main(
     instances: Path,
     prompts: Path,
     selections: list[str],
-    boundary: bool,
     shard: str,
     segany: Path,
     detectors: dict[str, Path],
     keep_unjudged: bool,
     masks: Path | None = None,
+    boundary: bool = False,
 ) -> None:
     """Write one row per prompt: the IoU of the chosen mask with its instance, or a status that says why there is none.
 

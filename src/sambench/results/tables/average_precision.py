@@ -59,7 +59,7 @@ def beside_boxes(jobs: Iterable[tuple[Job, pd.DataFrame]], detectors: pd.DataFra
     order = {key: at for at, key in enumerate(box_ap.index)}
     place = [order[key] for key in zip(table["dataset"], table["detector"], strict=True)]
     table = table.iloc[pd.Series(place).argsort(kind="stable")]
-    return table[SCHEMA.names].reset_index(drop=True)
+    return table.reindex(columns=SCHEMA.names).reset_index(drop=True)
 
 
 def draw(*tables: Any) -> Any:

@@ -47,7 +47,7 @@ def settings(study: Study) -> dict[str, Any]:
         "jobs": jobs_of(study),
         "clicks": wanted["clicks"],
         "protocols": wanted["protocols"],
-        "statistics": study.plain["statistics"],
+        "statistics": study.bootstrap,
     }
 
 
