@@ -157,7 +157,8 @@ _TIMES = {f"{name}_ms": NOT_NEGATIVE for name in ("detect", "encode", "decode", 
 _COUNTS = ("prompts", "candidates", "predicted_iou", "stability", "crop_edge", "nms", "masks", "instances")
 _PRECISION = Rules(
     needed=("dataset", "detector", "images"),
-    within=dict.fromkeys(records.PRECISION_NAMES, PER_CENT) | {"detections": NOT_NEGATIVE, "images": NOT_NEGATIVE},
+    within=dict.fromkeys((*records.PRECISION_NAMES, "boundary_ap"), PER_CENT)
+    | {"detections": NOT_NEGATIVE, "images": NOT_NEGATIVE},
     words=False,
 )
 RULES: list[tuple[pa.Schema, Rules]] = [
@@ -196,9 +197,9 @@ RULES: list[tuple[pa.Schema, Rules]] = [
         Rules(
             key=("annotation_id", "prompt"),
             needed=("annotation_id", "image_id", "category_id", "area", "iscrowd", "prompt"),
-            within=dict.fromkeys(("iou", "iou_single", "iou_oracle"), SHARE) | {"area": NOT_NEGATIVE},
+            within=dict.fromkeys(("iou", "iou_single", "iou_oracle", "boundary_iou"), SHARE) | {"area": NOT_NEGATIVE},
             scored=("iou", "selected_token"),
-            also_scored=("iou_single", "iou_oracle", "predicted_iou"),
+            also_scored=("iou_single", "iou_oracle", "boundary_iou", "predicted_iou"),
             more=_oracle,
         ),
     ),
@@ -255,6 +256,14 @@ RULES: list[tuple[pa.Schema, Rules]] = [
         ),
     ),
     (records.AGREEMENT, Rules(within={"iou": SHARE, "area": SHARE}, scored=("iou",))),
+    (
+        records.INTERACTIVE,
+        Rules(
+            key=("annotation_id", "protocol"),
+            within={"iou": SHARE, "seconds": NOT_NEGATIVE, "area": NOT_NEGATIVE, "first": (0, 1)},
+            scored=("iou", "seconds"),
+        ),
+    ),
 ]
 
 

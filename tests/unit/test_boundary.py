@@ -13,8 +13,8 @@ from test_average_precision import adversarial
 
 from sambench import masks
 from sambench.boundary import boundary, boundary_iou, width_of
-from sambench.evaluate.average_precision import COCO, LVIS
 from sambench.evaluate.boundary_precision import boundary_ap, boundary_precision
+from sambench.evaluate.rules import COCO, LVIS
 from sambench.evaluate.score import Truth
 from sambench.evaluate.segany import ChosenIous, evaluate, plan, result_table
 from sambench.jobs import Job
@@ -177,4 +177,4 @@ def test_the_table_by_hand() -> None:
     assert [line[f"boundary_iou_{size}"] for size in ("small", "medium", "large")] == pytest.approx([50, 40, 30])
     nothing = lines(job, rows.assign(status=NO_WEIGHTS), ["argmax"], **bootstrap).iloc[0]
     assert pd.isna(nothing["boundary_iou"]) and nothing["status"] == NO_WEIGHTS
-    assert "boundary IoU, %" in draw(table).to_json()
+    assert "boundary IoU, %" in str(draw(table).static)

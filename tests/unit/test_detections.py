@@ -281,6 +281,7 @@ def test_boxes_that_lvis_does_not_judge_are_not_decoded_and_change_nothing(
             precision=outputs["precision"],
             masks=[outputs["masks"]],
             selections=["argmax"],
+            keep_unjudged=keep,
         )
         (line,) = read_parquet(outputs["precision"], records.AVERAGE_PRECISION_MASKS).to_pylist()
         answers[keep] = line

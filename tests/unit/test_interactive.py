@@ -173,7 +173,8 @@ def test_a_box_alone_is_no_click() -> None:
 
 def test_the_figure_has_a_line_per_variant_and_a_panel_per_protocol() -> None:
     table = lines(FACTS, rows_of([0.5, 0.9], [0.2, 0.4]), clicks=2, protocols=["clicks", "box_clicks"], **BOOTSTRAP)
-    specification = draw(pd.concat([table, table.assign(variant="w")])).to_dict()
-    (row,) = specification["vconcat"]
-    assert len(row["hconcat"]) == 1, "nothing was asked with boxes first"
-    assert len(draw(table.iloc[:0]).to_dict()["vconcat"]) == 1
+    two = draw(pd.concat([table, table.assign(variant="w")]))
+    (row,) = two.static["vconcat"]
+    assert [panel["title"]["text"] for panel in row["hconcat"]] == ["d, eager: clicks"], "nothing began with boxes"
+    assert "w,1," in str(two.static)
+    assert draw(table.iloc[:0]).empty

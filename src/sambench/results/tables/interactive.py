@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
 def settings(study: Study) -> dict[str, Any]:
     wanted = study.plain["interactive"]
     return {
-        "jobs": jobs_of(study),
+        "jobs": jobs_of(study, "interactive"),
         "clicks": wanted["clicks"],
         "protocols": wanted["protocols"],
         "statistics": study.bootstrap,
