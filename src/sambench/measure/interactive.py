@@ -12,6 +12,7 @@ What follows from the scores (mean IoU after k clicks, number of clicks to an Io
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from sambench.memory import OutOfMemory, memory_guard, release_memory
 from sambench.prefetch import prefetch
 from sambench.progress import track
 from sambench.prompts import make_prompts
-from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
+from sambench.status import OK, OUT_OF_MEMORY, UNREADABLE_IMAGE, UNSUPPORTED_PROMPT
 from sambench.variants.base import Prompts, Variant
 
 RECORD = records.INTERACTIVE
@@ -80,13 +81,16 @@ def measure(
     found: list[dict[str, Any]] = []
     tasks = plan(images, truth, prompts)
     for loaded in track(prefetch(partial(load, variant), tasks), len(tasks), f"interactive {variant.name}"):
+        if loaded.unreadable:
+            print(loaded.unreadable, file=sys.stderr)
         starts = {names[batch.rows[0]]: batch for batch in loaded.task.batches}
         features: Any = None
         for name, protocol in chosen.items():
             batch = starts[protocol.start]
             longest = protocol.longest(variant, batch.prompts, clicks)
-            answers: Iterable[Mapping[str, Any]] = [{"status": UNSUPPORTED_PROMPT}] * len(batch.rows)
-            if longest is not None:
+            reason = UNREADABLE_IMAGE if loaded.unreadable else UNSUPPORTED_PROMPT
+            answers: Iterable[Mapping[str, Any]] = [{"status": reason}] * len(batch.rows)
+            if longest is not None and not loaded.unreadable:
                 try:
                     if features is None:
                         with memory_guard():
