@@ -75,7 +75,7 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
             continue
         if not (exists(entry.annotations) and exists(entry.images)):
             command = f"sambench download {' '.join(entry.downloads)}"
-            if entry.downloads and fetching:
+            if entry.fetched and fetching:
                 yield Finding("ok", "data", f"{name}: will be fetched first", command)
                 continue
             try:

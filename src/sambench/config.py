@@ -101,7 +101,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
         # What is fetched by the study need not be here yet.
-        if not (settings.download and settings.datasets[name].downloads):
+        if not (settings.download and settings.datasets[name].fetched):
             check_dataset(name, settings.datasets[name])
     return Study(settings, cards)
 
@@ -184,6 +184,8 @@ def check_dataset(name: str, entry: Dataset) -> None:
         path = getattr(entry, key)
         if path and not exists(path):
             remedy = "correct the path (relative ones start at the working directory)"
+            if entry.sample:
+                remedy = "`download: true` brings it"
             if entry.downloads:
                 remedy = f"`sambench download {' '.join(entry.downloads)}` or `download: true` brings it"
             raise InputError("config", f"datasets.{name}.{key}", expected=kind, found=path, remedy=remedy)

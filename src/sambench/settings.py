@@ -457,6 +457,17 @@ OnBadImage = Literal["stop", "skip"]
 Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
 
 
+class SampleSource(Section):
+    """Where a sample of a large data set comes from: docs/downloads.md."""
+
+    images: Count = Field(description="how many images: those whose ids have the smallest SHA-256")
+    zip: OneOrMore[Text] = Field(description="addresses of the archive that holds the annotation file")
+    member: Text = Field(description="the annotation file in it; images come from the `coco_url` that it gives")
+    whole: Maybe[Name] = Field(
+        None, description="the name in `downloads.tsv` of the whole archive, for servers that give no parts of files"
+    )
+
+
 class Dataset(Section):
     """COCO-format annotations and the folder of their images, or a generator of both."""
 
@@ -473,6 +484,9 @@ class Dataset(Section):
     )
     title: str = Field("", description="for people")
     downloads: List[Name] = Field((), description="names of `downloads.tsv` that bring its files")
+    sample: Maybe[SampleSource] = Field(
+        None, description="in the place of `downloads`: a small sample is fetched, its images one by one"
+    )
     check_images: Maybe[CheckImages] = Field(None, description="in the place of the key of the same name at the top")
     on_bad_image: Maybe[OnBadImage] = Field(None, description="in the place of the key of the same name at the top")
     exif: Literal["apply", "ignore", "auto"] = Field(
@@ -491,6 +505,11 @@ class Dataset(Section):
             "not": {"required": ["generator"], "anyOf": [{"required": ["annotations"]}, {"required": ["images"]}]}
         }
     )
+
+    @property
+    def fetched(self) -> bool:
+        """Whether a study brings its files."""
+        return bool(self.downloads or self.sample)
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Dataset:

@@ -37,6 +37,7 @@ HEADINGS = {
     "Card": "cards",
     "VariantCard": "variants",
     "DetectorCard": "detectors",
+    "SampleSource": "samples",
     "Checkpoint": "checkpoints",
     "PackageFile": "packages",
 }

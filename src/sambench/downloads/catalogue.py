@@ -16,6 +16,7 @@ from sambench.config import CONFIG_FOLDER
 from sambench.detectors.registry import read_detectors
 from sambench.errors import InputError, near_matches
 from sambench.files import exists, is_file
+from sambench.settings import Dataset
 from sambench.study import Study
 from sambench.variants.cards import Card
 
@@ -211,7 +212,8 @@ class Retrieval:
     """What one dataset, variant or detector of a study consists of, as far as it can be fetched.
 
     kind: datasets, variants or detectors. names: rows of the table of downloads. checkpoints: as cards have them.
-    wanted: whether the study needs the files; variants that are only timed or counted do without weights.
+    wanted: whether the study needs the files; variants that are only timed or counted do without weights. sample: what
+    sambench.downloads.sample.Sample takes, as plain values.
     """
 
     kind: str
@@ -219,6 +221,7 @@ class Retrieval:
     names: Sequence[str] = ()
     checkpoints: Sequence[Mapping[str, Any]] = ()
     wanted: bool = True
+    sample: Mapping[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for a parameter of a rule."""
@@ -244,9 +247,9 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
     """
     settings = study.settings
     items = [
-        Retrieval("datasets", name, settings.datasets[name].downloads)
+        Retrieval("datasets", name, settings.datasets[name].downloads, sample=_sample(settings.datasets[name]))
         for name in study["datasets"]
-        if settings.datasets[name].downloads
+        if settings.datasets[name].fetched
     ]
     judged = bool(study["prompt_groups"] or study["samplers"])
     variants = [
@@ -269,6 +272,12 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
         if names or checkpoints:
             items.append(Retrieval("detectors", detector.name, names, checkpoints))
     return {f"{item.kind}/{item.name}": item for item in items}
+
+
+def _sample(entry: Dataset) -> dict[str, Any] | None:
+    if entry.sample is None:
+        return None
+    return {**entry.sample.model_dump(), "annotations": entry.annotations, "folder": entry.images}
 
 
 def find(

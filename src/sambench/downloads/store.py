@@ -14,10 +14,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -227,8 +228,11 @@ def retrieve(retrieval: Retrieval, folders: Sequence[Path], cache: str = "", *, 
     cache: a folder; empty: the default. Raises InputError when a dataset stays incomplete; what is missing of a variant
     or detector is printed, and becomes a status of its results.
     """
-    items = find(retrieval.names, read_table(), {}, folders) + from_checkpoints(retrieval.checkpoints, folders)
+    table = read_table()
+    items = find(retrieval.names, table, {}, folders) + from_checkpoints(retrieval.checkpoints, folders)
     store = Store((Path(cache) if cache else default_cache()).expanduser().absolute(), offline)
+    if retrieval.sample:
+        return [_retrieve_sample(retrieval.sample, table, store)]
     if retrieval.wanted:
         try:
             download_all(items, store)
@@ -237,6 +241,17 @@ def retrieve(retrieval: Retrieval, folders: Sequence[Path], cache: str = "", *, 
                 raise
             print(f"{retrieval.name}: {error}", file=sys.stderr)
     return [f"{item.target}: {'here' if store.placed(item) else 'missing'}" for item in items]
+
+
+def _retrieve_sample(facts: Mapping[str, Any], table: Mapping[str, Download], store: Store) -> str:
+    from sambench.downloads.sample import Sample, fetch_sample
+
+    whole = find([facts["whole"]], table, {}, [])[0] if facts["whole"] else None
+    paths = {name: Path(facts[name]) for name in ("annotations", "folder")}
+    sample = Sample(**{**facts, **paths, "whole": whole})
+    if not sample.annotations.exists():
+        fetch_sample(sample, store)
+    return f"{sample.annotations}: here"
 
 
 def show_all(items: Iterable[Download], store: Store) -> None:

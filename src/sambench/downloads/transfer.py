@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -62,12 +63,14 @@ def receive(
     policy: RetryPolicy,
     headers: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    quiet: bool = False,
 ) -> None:
     """Fetch `url` into `part`, whose content counts as the beginning of the file, until it is whole and right.
 
     When the whole is wrong and its beginning came from another attempt, everything is fetched once more: a server
     may have changed the file in between. What is wrong after that is deleted. options: further arguments of
-    httpx2.Client, such as `auth`.
+    httpx2.Client, such as `auth`. quiet: one of many small files, whose progress nobody wants to see.
 
     Raises TransferError when the address does not give the file that `item` describes.
     """
@@ -77,7 +80,7 @@ def receive(
         httpx2.Client(
             timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent, **(options or {})
         ) as client,
-        metered(item.file) as meter,
+        nullcontext(Meter(item.file, None)) if quiet else metered(item.file) as meter,
     ):
         for chance in (1, 2):
             pieces = _Pieces(client, url, headers or {}, item, part, meter)
