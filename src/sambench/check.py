@@ -22,6 +22,7 @@ from sambench.downloads.store import default_offline
 from sambench.errors import InputError
 from sambench.files import default_cache, exists
 from sambench.gpus import visible_gpus
+from sambench.prompt_names import is_box
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, OK, UNSUPPORTED_PROMPT, UNSUPPORTED_RUNTIME
 from sambench.study import Study
 from sambench.variants import origin
@@ -161,7 +162,7 @@ def check_prompts(study: Study) -> Iterator[Finding]:
     for name in study["variants"]:
         taken = study.cards[name].prompts
         sets = [prompt for group in study["prompt_groups"] for prompt in study.prompt_types(group)]
-        refused = [prompt for prompt in sets if taken and ("box" if prompt.endswith("box") else "point") not in taken]
+        refused = [prompt for prompt in sets if taken and ("box" if is_box(prompt) else "point") not in taken]
         if refused:
             remedy = "leave them out with `study.only`, or keep the rows that say so"
             yield Finding("warn", "prompts", f"{name}: {UNSUPPORTED_PROMPT}: {', '.join(refused)}", remedy)

@@ -11,7 +11,6 @@ draw from numpy's RandomState, whose streams are frozen: the same prompts on eve
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ import numpy as np
 from sambench.clicks import first_click
 from sambench.errors import InputError, near_matches
 from sambench.masks import decode_inside
+from sambench.prompt_names import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +145,77 @@ def random_points(count: int) -> Callable[[Instance], Prompt]:
     return function
 
 
+def _clipped(instance: Instance, edges: np.ndarray) -> Prompt:
+    """A box x0, y0, x1, y1 inside the image; edges that crossed are swapped."""
+    height, width = instance.image_size or instance.mask.shape
+    xs, ys = np.clip(np.sort(edges[[0, 2]]), 0, width), np.clip(np.sort(edges[[1, 3]]), 0, height)
+    return Prompt(box=np.array([xs[0], ys[0], xs[1], ys[1]]))
+
+
+def _extent(instance: Instance) -> np.ndarray:
+    """Width and height of the annotation's box, for each of its four edges."""
+    x0, y0, x1, y1 = instance.box
+    return np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+
+
+def box_pad(percent: int) -> Callable[[Instance], Prompt]:
+    """The annotation's box, every side moved outwards by so many per cent of the box's extent."""
+
+    def function(instance: Instance) -> Prompt:
+        return _clipped(instance, instance.box + percent / 100 * _extent(instance) * [-1, -1, 1, 1])
+
+    return function
+
+
+def box_jitter(percent: int) -> Callable[[Instance], Prompt]:
+    """The annotation's box, every side moved on its own, uniformly up to so many per cent of the box's extent."""
+
+    def function(instance: Instance) -> Prompt:
+        draws = instance.random(f"box_jitter_{percent}").uniform(-1, 1, size=4)
+        return _clipped(instance, instance.box + percent / 100 * _extent(instance) * draws)
+
+    return function
+
+
+def box_shift(percent: int) -> Callable[[Instance], Prompt]:
+    """The annotation's box as a whole, moved by so many per cent of its extent in a random direction."""
+
+    def function(instance: Instance) -> Prompt:
+        angle = instance.random(f"box_shift_{percent}").uniform(0, 2 * np.pi)
+        way = np.array([np.cos(angle), np.sin(angle)] * 2)
+        return _clipped(instance, instance.box + percent / 100 * _extent(instance) * way)
+
+    return function
+
+
+def point_shift(percent: int) -> Callable[[Instance], Prompt]:
+    """A pixel of the mask, so many per cent of the way from the deepest one to a random one.
+
+    Where the way leaves the mask it is the pixel of the mask that is nearest, the first of equals in raster order.
+    """
+
+    def function(instance: Instance) -> Prompt:
+        corner = np.array(instance.corner)
+        number = int(instance.random(f"point_shift_{percent}").randint(int(instance.pixels_until[-1])))
+        start, end = np.array(first_click(instance.mask)), np.array(instance.pixel(number)) - corner
+        x, y = start + percent / 100 * (end - start)
+        rows, columns = np.nonzero(instance.mask)
+        nearest = int(((columns - x) ** 2 + (rows - y) ** 2).argmin())
+        return _point(*(corner + (columns[nearest], rows[nearest])))
+
+    return function
+
+
+def sample(number: int) -> Callable[[Instance], Prompt]:
+    """One uniform pixel of the mask; each number gives another one."""
+
+    def function(instance: Instance) -> Prompt:
+        chosen = int(instance.random(f"sample_{number}").randint(int(instance.pixels_until[-1])))
+        return _point(*instance.pixel(chosen))
+
+    return function
+
+
 def click(count: int) -> Callable[[Instance], Prompt]:
     """The first of `count` interactive clicks; the others depend on what the variant predicts (see segany)."""
     return mask_center
@@ -160,7 +231,16 @@ TYPES: dict[str, Callable[[Instance], Prompt]] = {
 COUNTED_TYPES: dict[str, Callable[[int], Callable[[Instance], Prompt]]] = {
     "random": random_points,
     "click": click,
+    "box_pad": box_pad,
+    "box_jitter": box_jitter,
+    "box_shift": box_shift,
+    "point_shift": point_shift,
+    "sample": sample,
 }
+EXAMPLES = (
+    *("random_1", "random_3", "random_5", "click_1", "click_3", "click_5"),
+    *("box_pad_10", "box_jitter_10", "box_shift_10", "point_shift_10", "sample_1"),
+)
 
 
 def prompt_function(name: str, also: Iterable[str] = ()) -> Callable[[Instance], Prompt]:
@@ -168,11 +248,11 @@ def prompt_function(name: str, also: Iterable[str] = ()) -> Callable[[Instance],
 
     Raises InputError for an unknown name, with near matches among the types and `also`.
     """
-    counted = re.fullmatch(r"(random|click)_([1-9][0-9]?)", name)
-    if counted:
-        return COUNTED_TYPES[counted[1]](int(counted[2]))
+    kind, count = counted(name)
+    if kind:
+        return COUNTED_TYPES[kind](count)
     if name not in TYPES:
-        known = [*TYPES, "random_1", "random_3", "random_5", "click_1", "click_3", "click_5", *also]
+        known = [*TYPES, *EXAMPLES, *also]
         expected = "a prompt type or a detector" if also else "a prompt type"
         raise InputError("prompts", name, expected=expected, remedy=near_matches(name, known))
     return TYPES[name]

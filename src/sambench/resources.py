@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sambench.prompt_names import is_box
 from sambench.settings import CLOCKS
 from sambench.variants.cards import Card
 
@@ -152,7 +153,7 @@ def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int
                 continue
             of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
             total += of_lvis if dataset.startswith("lvis") else DETECTIONS
-        elif name.endswith("box") or "point" in card.prompts:
+        elif is_box(name) or "point" in card.prompts:
             clicks = max(clicks, int(count)) if kind == "click" else clicks
             total += INSTANCES * (kind != "click")
     return total + INSTANCES * clicks

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sambench import records
+from sambench import prompt_names, records
 from sambench.errors import InputError
 from sambench.jobs import Job, instances_file
 from sambench.parquet import REMAKE, inputs, read_parquet
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
 
 def is_box(prompt: str) -> bool:
     """Whether a prompt set made from ground truth consists of boxes; all others consist of points."""
-    return prompt.endswith("box")
+    return prompt_names.is_box(prompt)
 
 
 def selected(study: Study) -> bool:
