@@ -80,11 +80,7 @@ report: $(STAMP)
 	@echo "$$($(FOLDER))/report/index.html"
 
 ui: $(STAMP)
-	@results="$$(dirname "$$($(FOLDER))")"; \
-	  test -f "$$results/mlflow.db" || { echo "no $$results/mlflow.db yet: make run writes it" >&2; exit 1; }; \
-	  echo "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"; \
-	  $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri "sqlite:///$$results/mlflow.db" \
-	  --artifacts-destination "$$results/mlartifacts"
+	@$(BIN)/sambench ui $(CONFIG) --port $(PORT)
 
 lock: $(STAMP)
 	@$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \

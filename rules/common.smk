@@ -1,6 +1,7 @@
 """What rules share: the checked study, the digest of a stage's code, and how parameters follow from wildcards."""
 
 import functools
+import json
 import re
 import time
 from pathlib import Path
@@ -21,11 +22,13 @@ from sambench.gpus import visible_gpus
 from sambench.jobs import Job, mask_selections
 from sambench.results.figure import all_figures, selected_figures
 from sambench.results.table import all_tables, selected_tables
+from sambench.results.tracking import tracking_uri
 from sambench.status import NO_WEIGHTS
 
 try:
     # Jobs are started with the same files, so that a study has one name everywhere.
     study = read_study(named(config, Path((workflow.overwrite_configfiles or ["config.yaml"])[-1])))
+    SERVER = tracking_uri(study.settings.tracking.uri)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -102,8 +105,12 @@ def queueing(stage, *options):
 
 
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.
+def annotations_file(dataset):
+    return study.settings.datasets[dataset].annotations or f"{SCENES}/annotations.json"
+
+
 def annotations_of(wildcards):
-    return study.settings.datasets[wildcards.dataset].annotations or f"{SCENES}/annotations.json"
+    return annotations_file(wildcards.dataset)
 
 
 def folder_of(wildcards):
@@ -223,6 +230,14 @@ def attempt_of(wildcards):
         return str(START)
     marker = Path(f"{RESULTS}/retrieve/{wildcards.kind}/{wildcards.name}.txt")
     return marker.read_text(encoding="utf-8").partition("\n")[0] if marker.is_file() else ""
+
+
+def logged_at(wildcards):
+    """When the study was last logged because there was no database: now, where there is none."""
+    if not SERVER and not Path(f"{RESULTS}/mlflow.db").is_file():
+        return str(START)
+    note = Path(f"{FOLDER}/mlflow.json")
+    return json.loads(note.read_text(encoding="utf-8"))["attempt"] if note.is_file() else ""
 
 
 def finds(wildcards):

@@ -123,21 +123,20 @@ rule report_page:
         folder=study_folder,
         tables=[table.name for table in TABLES],
         figures=list(FIGURES),
-        datasets={
-            name: index_of(name) | {"title": study.settings.datasets[name].title} for name in study["datasets"]
-        },
+        datasets={name: index_of(name) | {"title": study.settings.datasets[name].title} for name in study["datasets"]},
         study=STUDY,
     script:
         "../workflow/scripts/report.py"
 
 
-# The only rule that imports MLflow: two that write at once would break the database.
+# The only rule that imports MLflow. The database is a view of the files and no output: it may be deleted, and then each
+# study is logged again when it runs next.
 rule tracking:
     input:
         TABLE_FILES,
         rules.report_page.output,
     output:
-        database=update(f"{RESULTS}/mlflow.db"),
+        tracking=f"{FOLDER}/mlflow.json",
     log:
         f"{RESULTS}/logs/tracking/{study.name}.log",
     localrule: True
@@ -149,5 +148,9 @@ rule tracking:
         folder=study_folder,
         tables=[table.name for table in TABLES],
         study=STUDY,
+        shards={name: study.shards(name) for name in study["datasets"]},
+        annotations={name: annotations_file(name) for name in study["datasets"]},
+        server=SERVER,
+        attempt=logged_at,
     script:
         "../workflow/scripts/tracking.py"

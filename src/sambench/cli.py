@@ -504,6 +504,26 @@ def recommend(
 
 
 @app.command
+def ui(study: Path | None = None, *, port: int = 5000) -> None:
+    """Show the runs of a study in MLflow, on this machine only; Ctrl-C ends it.
+
+    - `sambench ui mine.yaml`
+
+    Parameters
+    ----------
+    study
+        the file that --configfile names; by default the embedded study
+    port
+        of the server on the loopback interface
+    """
+    from sambench.config import read_registries, read_study, read_study_file
+    from sambench.results.ui import show
+
+    config = read_study(read_study_file(study) if study else read_registries())
+    show(Path(config.results), Path(config.folder), port)
+
+
+@app.command
 def stage(job: Path) -> None:
     """Run one job of a study again by hand, as the workflow ran it; for debugging.
 

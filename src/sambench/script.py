@@ -11,6 +11,7 @@ import inspect
 import json
 import runpy
 import sys
+import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -40,12 +41,9 @@ def run(main: Callable[..., Any]) -> None:
     values = job_values(main, job)
     log = Path(job.log[0]) if job.log else None
     with in_one_line():
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            stage = Path(inspect.getfile(main)).stem.rpartition(".")[2]
-            record = {"stage": stage, "rule": job.rule, "arguments": values}
-            log.with_suffix(".json").write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-        with copied_to(log), leases(job.resources, values) as gpu:
+        stage = Path(inspect.getfile(main)).stem.rpartition(".")[2]
+        record = {"stage": stage, "rule": job.rule, "arguments": values}
+        with recorded(log, record), copied_to(log), leases(job.resources, values) as gpu:
             if gpu:
                 print(f"GPU {gpu}", file=sys.stderr)
             call(main, values)
@@ -59,6 +57,21 @@ def leases(resources: Mapping[str, Any], values: Mapping[str, Any]) -> AbstractC
     settings = [values.get("settings"), (values.get("model") or {}).get("runtime")]
     numbered = any(":" in str(each.get("device", "")) for each in settings if isinstance(each, Mapping))
     return one_gpu() if resources.get("gpu") and not numbered else nullcontext("")
+
+
+@contextmanager
+def recorded(log: Path | None, job: Mapping[str, Any]) -> Iterator[None]:
+    """Write the record of a job beside its log: its values when it starts, and when it started and ended, in seconds
+    since 1970, when it ends well."""
+    if log is None:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file, times = log.with_suffix(".json"), {"started": time.time()}
+    file.write_text(json.dumps({**job, **times}, indent=1, default=str), encoding="utf-8")
+    yield
+    times["ended"] = max(time.time(), times["started"])
+    file.write_text(json.dumps({**job, **times}, indent=1, default=str), encoding="utf-8")
 
 
 def call(main: Callable[..., Any], values: Mapping[str, Any]) -> None:

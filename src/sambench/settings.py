@@ -630,6 +630,15 @@ class VariantCard(Card):
     )
 
 
+class Tracking(Section):
+    """MLflow."""
+
+    uri: str = Field(
+        description="the tracking server; empty: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the results folder; user, "
+        "password and token come from the environment: docs/mlflow.md"
+    )
+
+
 class Settings(Section):
     """The merged settings of a run. A file gives only what differs from config/config.yaml and the registries."""
 
@@ -674,6 +683,7 @@ class Settings(Section):
     throughput: Throughput = Field(description="images per second by batch size: docs/cost.md")
     agreement: Agreement = Field(description="the masks of each runtime against eager float32: docs/cost.md")
     interactive: Interactive = Field(description="clicks of a user, one after the other: docs/interactive.md")
+    tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
     datasets: dict[Name, Dataset] = Field(description="the registry of datasets")

@@ -41,7 +41,8 @@ class Table:
     settings: what else decides about its content, as plain values; an edit makes the table again.
     build: (results folder, settings) -> the rows, with the columns of `schema`. A table that is made of other tables
     finds their files in its settings: `table_files`, `read_tables`.
-    metrics: what its numbers are grouped under in MLflow; empty: not logged there.
+    metrics: how its numbers are called in MLflow, `{column}` and columns of `key` in braces; empty: not logged there.
+    series: columns that are one curve each in MLflow, and the column of `key` that they go by.
     drawn_from: the tables that its figure takes, in the order of the arguments of `draw`; empty: no figure.
     large: it reads all results of a study and is a job of its own on a cluster.
     page: its rows as Markdown for the overview that ends a run; none: it is not there.
@@ -61,6 +62,7 @@ class Table:
     units: Mapping[str, str] = field(default_factory=dict)
     decimals: Mapping[str, int] = field(default_factory=dict)
     metrics: str = ""
+    series: Mapping[str, str] = field(default_factory=dict)
     drawn_from: tuple[str, ...] = ()
     draw: Callable[..., Any] | None = None
     large: bool = False

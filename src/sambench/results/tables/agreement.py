@@ -69,5 +69,5 @@ TABLE = Table(
     build=build,
     units=dict.fromkeys(("miou", "miou_low", "miou_high", "lowest", "same_token", "area"), "%"),
     decimals={"miou": 2, "lowest": 2},
-    metrics="agreement",
+    metrics="agreement/{column}",
 )

@@ -83,7 +83,7 @@ TABLE = Table(
     settings=settings,
     build=build,
     units=dict.fromkeys([*records.PRECISION_NAMES, "boundary_ap", "box_ap"], "%"),
-    metrics="average_precision",
+    metrics="{column}/{detector}",
     drawn_from=("average_precision",),
     draw=draw,
 )

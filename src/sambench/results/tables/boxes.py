@@ -59,5 +59,4 @@ TABLE = Table(
     settings=settings,
     build=build,
     units=dict.fromkeys(records.PRECISION_NAMES, "%"),
-    metrics="average_precision",
 )

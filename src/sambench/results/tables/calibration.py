@@ -148,6 +148,6 @@ TABLE = Table(
     build=build,
     units=dict.fromkeys(("ece", "ece_low", "ece_high", "bias", "miou", *(f"miou_top_{n}" for n in KEPT)), "%"),
     decimals={"rank_correlation": 3, "auc_75": 3},
-    metrics="calibration",
+    metrics="calibration/{column}/{prompt}",
     large=True,
 )

@@ -159,7 +159,7 @@ TABLE = Table(
     units={"params_m": "M", "params_official_m": "M", "flops_g": "G", "macs_g": "G", "products_g": "G"}
     | {"eer": "%", "difference": "%", "checkpoint_mb": "MB"},
     decimals={"params_m": 3, "params_official_m": 3, "flops_g": 2, "macs_g": 2, "products_g": 2},
-    metrics="cost",
+    metrics="{column}",
     drawn_from=("efficiency", "latency"),
     draw=draw,
 )

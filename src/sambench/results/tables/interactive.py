@@ -142,7 +142,8 @@ TABLE = Table(
     | {f"{name}_{q}": unit for q in TARGETS for name, unit in (("reached", "%"), ("failed", "%"), ("noc", "clicks"))}
     | {"seconds_per_click": "s"},
     decimals={f"noc_{q}": 2 for q in TARGETS} | {"seconds_per_click": 4},
-    metrics="interactive",
+    metrics="interactive/{column}/{protocol}",
+    series=dict.fromkeys(("miou", "miou_low", "miou_high", *(f"reached_{q}" for q in TARGETS)), "clicks"),
     drawn_from=("interactive",),
     draw=draw,
 )

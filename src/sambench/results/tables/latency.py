@@ -126,7 +126,8 @@ TABLE = Table(
     build=build,
     units={name: "ms" for name in SCHEMA.names if name.endswith("_ms") or name in ("p50", "p90")}
     | {"peak_memory_mib": "MiB", "requested_mib": "MiB", "throughput_img_s": "images per second"},
-    metrics="latency",
+    metrics="latency/{column}",
+    series=dict.fromkeys(("cumulative_ms", "cumulative_low", "cumulative_high", "p50", "p90"), "boxes"),
     drawn_from=("latency",),
     draw=draw,
 )
