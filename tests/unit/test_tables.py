@@ -14,7 +14,7 @@ from sambench.parquet import read_parquet, read_provenance
 from sambench.results.accuracy import SCHEMA, accuracy, check_complete, is_box
 from sambench.results.presentation import overview, presentable, write_table
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.table import all_tables, find_table
+from sambench.results.table import all_tables, concat, find_table
 from sambench.status import NO_WEIGHTS, OK, OUT_OF_MEMORY
 
 JOB = Job("d", "v", "eager", "g")
@@ -106,6 +106,13 @@ def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
         "accuracy_boxes.parquet",
         "accuracy_boxes.tex",
     ]
+
+
+def test_a_table_without_rows_is_written_too(tmp_path: Path) -> None:
+    """A study of boxes alone has a table of points, which is empty."""
+    for table in all_tables().values():
+        write_table(tmp_path, table, concat([], table.schema), {})
+        assert read_parquet(tmp_path / f"{table.name}.parquet", table.schema).num_rows == 0, table.name
 
 
 def test_bootstrap_of_independent_values_is_the_textbook_interval() -> None:

@@ -144,9 +144,9 @@ def status_of(statuses: pd.Series) -> str:
 
 
 def concat(tables: Iterable[pd.DataFrame], schema: pa.Schema) -> pd.DataFrame:
-    """Stack tables that may be empty, keeping the columns of the schema."""
+    """Stack tables that may be empty, keeping the columns of the schema, with its types where there is no row."""
     filled = [table for table in tables if not table.empty]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=schema.names)
+    return pd.concat(filled, ignore_index=True) if filled else typed((), schema)
 
 
 PANDAS_TYPES = {pa.int32(): "Int32", pa.int64(): "Int64", pa.float64(): "float64", pa.bool_(): "boolean"}
