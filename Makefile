@@ -2,6 +2,8 @@
 # make test    set everything up and run the tests
 # make test-long    parity with the largest networks, which make test leaves out
 # make test-slurm   a study on a real SLURM of two nodes on this machine, with faults; needs root
+# make fuzz    1,000 mutants of everything that is read, at most 10 minutes (FUZZ="--mutants 100000 --minutes 600" for longer)
+# make crash   runs that are killed, starved and disturbed, and go on, about 40 minutes (CRASH="--kills 4" for shorter)
 # make check   formatting, lint, types, workflow lint, generated docs, spelling of names
 # make report  the report of the embedded default, and where it is
 # make ui      MLflow over the results, on this machine only
@@ -22,7 +24,7 @@ FOLDER := $(BIN)/python -m sambench.config $(CONFIG)
 # Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long test-slurm check format report ui setup lock
+.PHONY: run test test-long test-slurm fuzz crash check format report ui setup lock
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -59,6 +61,12 @@ test-long: $(STAMP)
 
 test-slurm: $(STAMP)
 	@$(BIN)/python -m pytest -n 0 -m slurm -q -s --durations=5 tests/integration/test_slurm.py
+
+fuzz: $(STAMP)
+	@$(BIN)/python tests/campaigns/fuzz.py $(FUZZ)
+
+crash: $(STAMP)
+	@$(BIN)/python tests/campaigns/crash.py $(CRASH)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import httpx2
 import pytest
 
 from sambench.cli import app
 from sambench.config import read_registries, read_study
-from sambench.downloads import hub
+from sambench.downloads import hub, transfer
 from sambench.downloads.archives import unpack
 from sambench.downloads.catalogue import COLUMNS, Download, file_digest, find, from_checkpoints, read_table, retrievals
 from sambench.downloads.store import Store, download_all
@@ -194,6 +196,73 @@ def test_redirects_are_followed(server: Server, store: Store, tmp_path: Path) ->
     server.answers["/moved"] = lambda h: h.reply(302, Location="/file.bin")
     item = make(server, tmp_path, urls=[f"{server.url}/moved"])
     assert store.get(item).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "refused"),
+    [
+        ("https://a.org/f", "https://b.org/f", ""),
+        ("https://a.org/f", "http://a.org/f", "from https to http"),
+        ("https://a.org/f", "https://10.1.2.3/f", "10.1.2.3, which is inside of this network"),
+        ("https://a.org/f", "https://169.254.169.254/latest", "inside of this network"),
+        ("https://a.org/f", "https://localhost/f", "inside of this network"),
+        ("https://a.org/f", "https://[::1]/f", "inside of this network"),
+        ("https://a.org/f", "https://inner.org/f", "inner.org, which is inside of this network"),
+        ("http://a.org/f", "http://127.0.0.1/f", "inside of this network"),
+        ("https://inner.org/f", "https://10.1.2.3/f", ""),
+        ("http://127.0.0.1:8/f", "http://127.0.0.1:9/f", ""),
+        ("https://10.1.2.3/f", "https://10.1.2.3/f", ""),
+        ("https://a.org/f", "https://nobody.knows/f", ""),
+    ],
+)
+def test_redirects_stay_on_https_and_outside(
+    monkeypatch: pytest.MonkeyPatch, first: str, then: str, refused: str
+) -> None:
+    names = {"a.org": "93.184.216.34", "b.org": "93.184.216.35", "inner.org": "192.168.7.7", "localhost": "127.0.0.1"}
+
+    def look_up(host: str, _: object) -> list[Any]:
+        if host == "nobody.knows":
+            raise OSError("no such name")
+        return [(0, 0, 0, "", (names.get(host, host), 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    request = httpx2.Request("GET", then)
+    if not refused:
+        transfer.refuse_detour(first, request)
+        return
+    with pytest.raises(transfer.TransferError, match=refused):
+        transfer.refuse_detour(first, request)
+
+
+def test_a_redirect_out_of_https_ends_at_once(
+    server: Server, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check sees every request of a transfer, those after a redirect too."""
+    seen: list[str] = []
+    monkeypatch.setattr(transfer, "refuse_detour", lambda first, request: seen.append(request.url.path))
+    server.answers["/moved"] = lambda h: h.reply(302, Location="/file.bin")
+    store.get(make(server, tmp_path, urls=[f"{server.url}/moved"]))
+    assert seen == ["/moved", "/file.bin"]
+
+
+def test_a_file_of_no_known_length_has_an_end(
+    server: Server, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "UNKNOWN_LENGTH", 1000)
+    assert len(CONTENT) > transfer.UNKNOWN_LENGTH
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(CONTENT)
+        handler.close_connection = True
+
+    server.answers["/file.bin"] = endless
+    item = dataclasses.replace(make(server, tmp_path), bytes=None)
+    with pytest.raises(InputError, match="more than 1000 bytes"):
+        store.get(item)
+    assert nothing_looks_finished(store, item)
 
 
 @pytest.mark.parametrize("kind", ["md5", "git_blob"])
@@ -669,13 +738,24 @@ def flipped() -> bytes:
         (tarred("a", content=random.Random(2).randbytes(9000))[:-3000], "an archive that can be unpacked"),
         (b"neither", "an archive that can be unpacked"),
         (zipped({"a": b"1", "a/b": b"2"}), "every path once, found 'a/b'"),
+        (zipped({"n" * 300: b"1"}), "names that a file system takes, found 'nnn"),
+        (tarred("d/" * 700 + "n"), "names that a file system takes, found 'd/d/"),
+        (zipped({"zeros": bytes(5_000_000)}), "at most 200 times its .* bytes"),
+        (tarred("zeros", content=bytes(5_000_000)), "at most 200 times its .* bytes"),
     ],
-    ids=[f"archive{number}" for number in range(18)],
+    ids=[f"archive{number}" for number in range(22)],
 )
 @pytest.mark.parametrize("known", [True, False])
 def test_a_bad_archive_writes_nothing_outside(
-    server: Server, store: Store, tmp_path: Path, archive: bytes, message: str, known: bool
+    server: Server,
+    store: Store,
+    tmp_path: Path,
+    archive: bytes,
+    message: str,
+    known: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sambench.downloads.archives.SMALL", 100_000)
     server.answers["/things.zip"] = lambda h: h.serve(archive)
     item = make(server, tmp_path, archive, "/things.zip", unpack="things", target=tmp_path / "data" / "things")
     item = item if known else unknown(item)

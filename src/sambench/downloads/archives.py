@@ -25,6 +25,11 @@ _DAMAGE = (
 )
 
 
+# An archive may be so many times larger than it is packed, once that is more than SMALL bytes: annotations in JSON are
+# 10 times larger, masks and run-lengths up to 100 times; what exists to fill a disk starts at 1,000.
+RATIO, SMALL, MEMBERS = 200, 200_000_000, 5_000_000
+
+
 @dataclass(frozen=True)
 class _Member:
     name: str
@@ -36,16 +41,14 @@ class _Member:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar archive into an empty folder.
 
-    All names are looked at before the first file is written.
+    All names and sizes are looked at before the first file is written.
 
-    Raises InputError for a damaged or encrypted archive, a path that leaves the folder, a link or a special file, and
-    a disk that is too small.
+    Raises InputError for a damaged or encrypted archive, a path that leaves the folder or is too long, a link or a
+    special file, much more content than such an archive can honestly hold, and a disk that is too small.
     """
     try:
         with _members(archive) as members:
             files = [member for member in members if member.kind != "folder"]
-            for member in members:
-                _check(archive, member)
             check_space(folder, sum(member.size for member in files))
             for member in track(files, len(files), f"unpacking {archive.name}"):
                 _write(archive, member, folder)
@@ -76,16 +79,40 @@ def extract(archive: Path, member: str, file: Path) -> None:
 def _members(archive: Path) -> Iterator[list[_Member]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
-            yield [
-                _Member(info.filename, info.file_size, _zip_kind(info), lambda info=info: packed.open(info))  # type: ignore[misc]
-                for info in packed.infolist()
-            ]
+            yield _checked(
+                archive,
+                (
+                    _Member(info.filename, info.file_size, _zip_kind(info), lambda info=info: packed.open(info))  # type: ignore[misc]
+                    for info in packed.infolist()
+                ),
+            )
     else:
         with tarfile.open(archive) as packed:
-            yield [
-                _Member(info.name, info.size, _tar_kind(info), lambda info=info: packed.extractfile(info))  # type: ignore[misc]
-                for info in packed.getmembers()
-            ]
+            yield _checked(
+                archive,
+                (
+                    _Member(info.name, info.size, _tar_kind(info), lambda info=info: packed.extractfile(info))  # type: ignore[misc]
+                    for info in packed
+                ),
+            )
+
+
+def _checked(archive: Path, members: Iterator[_Member]) -> list[_Member]:
+    """The members, each looked at when it is found: a tar that goes on for ever is read no further than its limit.
+
+    A zip cannot hold more than the sizes that it names: zipfile stops there.
+    """
+    limit = max(SMALL, RATIO * archive.stat().st_size)
+    found, total = [], 0
+    for member in members:
+        _check(archive, member)
+        found.append(member)
+        total += member.size
+        if total > limit or len(found) > MEMBERS:
+            size = archive.stat().st_size
+            expected = f"at most {RATIO} times its {size} bytes, in at most {MEMBERS} files"
+            raise _refusal(archive, expected, f"more than {total} bytes in {len(found)} files")
+    return found
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
@@ -106,7 +133,11 @@ def _check(archive: Path, member: _Member) -> None:
         raise _refusal(archive, "files and folders only", f"the {member.kind} {member.name!r}")
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name or "\0" in member.name:
-        raise _refusal(archive, "paths that stay in the folder", repr(member.name))
+        raise _refusal(archive, "paths that stay in the folder", repr(member.name[:200]))
+    if len(member.name) > 1000 or any(len(part.encode(errors="replace")) > 255 for part in path.parts):
+        raise _refusal(
+            archive, "names that a file system takes", f"{member.name[:60]!r}... of {len(member.name)} letters"
+        )
 
 
 def _write(archive: Path, member: _Member, folder: Path) -> None:

@@ -104,7 +104,7 @@ class Store:
         if item.unpack:
             try:
                 self._unpack(item, file)
-            except InputError:
+            except (InputError, OSError):
                 if fetched and not known.digest:
                     file.unlink()  # or every later run would stumble over it
                 raise

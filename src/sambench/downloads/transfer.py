@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -24,6 +28,7 @@ from sambench.errors import InputError
 UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 # Answers that may be another one in a moment; every other one from 400 on is final.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
+UNKNOWN_LENGTH = 20_000_000_000  # bytes that are taken of a file whose length nobody says
 LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
 
 
@@ -78,7 +83,12 @@ def receive(
     agent = {"User-Agent": f"sambench/{sambench.__version__}", "Accept-Encoding": "identity"}
     with (
         httpx2.Client(
-            timeout=timeout, follow_redirects=True, max_redirects=10, headers=agent, **(options or {})
+            timeout=timeout,
+            follow_redirects=True,
+            max_redirects=10,
+            headers=agent,
+            event_hooks={"request": [partial(refuse_detour, url)]},
+            **(options or {}),
         ) as client,
         nullcontext(Meter(item.file, None)) if quiet else metered(item.file) as meter,
     ):
@@ -92,6 +102,29 @@ def receive(
             discard(part)
             if pieces.unbroken or chance == 2:
                 raise TransferError(problem)
+
+
+def refuse_detour(url: str, request: httpx2.Request) -> None:
+    """Raise TransferError for a redirect from `url` that leaves https, or leads into this machine or its network.
+
+    An address of the user's own may be plain, or in that network: then redirects may be too.
+    """
+    first, then = urlsplit(url), urlsplit(str(request.url))
+    if (then.scheme, then.netloc) == (first.scheme, first.netloc):
+        return
+    if first.scheme == "https" and then.scheme != "https":
+        raise TransferError(f"a redirect from https to {then.scheme}")
+    if not is_inside(first.hostname or "") and is_inside(then.hostname or ""):
+        raise TransferError(f"a redirect to {then.hostname}, which is inside of this network")
+
+
+def is_inside(host: str) -> bool:
+    """Whether a name leads to this machine, its network or its cloud's services, by any of its addresses."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False  # a name that only a proxy knows: it decides
+    return any(not ip_address(str(address).partition("%")[0]).is_global for address in found)
 
 
 def discard(part: Path) -> None:
@@ -214,6 +247,7 @@ class _Pieces:
 
     def _append(self, response: httpx2.Response, start: int, total: int | None) -> None:
         limit = self.item.bytes if self.item.bytes is not None else total
+        most = UNKNOWN_LENGTH if limit is None else limit
         self.meter.begin(start, limit)
         with self.part.open("ab") as file:
             # In this order, so that a validator never stands beside the beginning of another version.
@@ -224,9 +258,9 @@ class _Pieces:
             length = start
             for piece in response.iter_raw():
                 length += len(piece)
-                if limit is not None and length > limit:
+                if length > most:
                     discard(self.part)
-                    raise TransferError(f"more than {limit} bytes")
+                    raise TransferError(f"more than {most} bytes")
                 file.write(piece)
                 file.flush()  # so that a kill loses nothing that has come in
                 self.meter.advance(len(piece))

@@ -12,9 +12,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pycocotools import mask as coco_mask
 from rlemasklib import RLEMask
@@ -27,7 +26,6 @@ from sambench.evaluate.rules import COCO, LVIS, Rules
 
 IOU_TYPES = (SEGM, BBOX)
 
-_NUMBERS = frozenset((float, int))
 _PIECE = 1 << 22  # characters
 _DELIMITER = re.compile(r"\s*([],])\s*")
 _REMEDY = "give a list of results in the COCO format: image_id, category_id, score, bbox or segmentation"
@@ -171,7 +169,7 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
         if type(category) is not int or category not in categories:
             expected, remedy = f"a category id of {truth_path.name}", "translate the detector's classes to its ids"
             raise _refusal(path, f"[{i}].category_id", expected, category, remedy)
-        if type(confidence) not in _NUMBERS or not isfinite(confidence):
+        if not checks.is_number(confidence):
             raise _refusal(path, f"[{i}].score", "a finite number", confidence, "add the confidence of the detection")
         found[image_id].append((category, confidence, shape(entry, sizes[image_id], path, i)))
     return found
@@ -227,6 +225,7 @@ def _entries(path: Path) -> Iterator[Any]:
                 raise _refusal(path, "", "a list of results", text or None, _REMEDY)
             text, at, number = text[1:].lstrip(), 0, 0
             if text.startswith("]"):
+                _refuse_rest(path, text[1:], file)
                 return
             while True:
                 try:
@@ -243,12 +242,21 @@ def _entries(path: Path) -> Iterator[Any]:
                     continue
                 yield entry
                 if delimiter[1] == "]":
+                    _refuse_rest(path, text[delimiter.end() :], file)
                     return
                 at, number = delimiter.end(), number + 1
     except OSError as error:
         raise checks.refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except UnicodeDecodeError as error:
         raise checks.refusal(path, "", "JSON", str(error), _REMEDY) from None
+
+
+def _refuse_rest(path: Path, text: str, file: IO[str]) -> None:
+    """Raise InputError where something stands after the list: half of two files, or a text that was cut and joined."""
+    while text or (text := file.read(_PIECE)):
+        if rest := text.strip():
+            raise checks.refusal(path, "", "one list", f"{checks.show(rest[:40])} after it", "write the file again")
+        text = ""
 
 
 def _refusal(path: Path, field: str, expected: str, found: Any, remedy: str) -> InputError:

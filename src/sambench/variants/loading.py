@@ -213,6 +213,8 @@ def check_bytes(path: Path) -> None:
                 raise refuse(f"a file that ends after {path.stat().st_size} bytes, before it is complete")
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+                if damaged := _damaged_records(archive):
+                    raise refuse(f"other bytes than were written in {', '.join(damaged[:3])}")
         except InputError:
             raise
         except Exception as error:  # its table of contents is damaged, in one of many ways
@@ -225,6 +227,24 @@ def check_bytes(path: Path) -> None:
                 f"a zip archive of {', '.join(names[:3]) or 'nothing'}",
                 f"unpack it and use {weights[0]}" if weights else GET_IT_AGAIN,
             )
+
+
+def _damaged_records(archive: zipfile.ZipFile) -> list[str]:
+    """The records whose bytes are not those of their checksums, which torch does not look at, or that pass for folders.
+
+    Of such a folder torch gives whatever is in memory, and says nothing. Where no checksum is right, torch was told to
+    write none.
+    """
+    folders = [record.filename for record in archive.infolist() if record.external_attr & 0x10 and record.file_size]
+    damaged = []
+    for record in archive.infolist():
+        try:
+            with archive.open(record) as file:
+                while file.read(1 << 20):
+                    pass
+        except zipfile.BadZipFile:
+            damaged.append(record.filename)
+    return folders or (damaged if len(damaged) < len(archive.infolist()) else [])
 
 
 def _refusal(path: Path, error: Exception) -> InputError:
