@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -228,10 +229,12 @@ def curve_chart(
     data = good[[*dict.fromkeys([*keys, "variant", x[0], y[0], low, high])]]
     free = alt.Scale(zero=False, nice=True)
 
+    # All names, in as many columns as keep the list lower than a panel: by itself Vega leaves out those beyond thirty.
+    legend = alt.Legend(symbolLimit=0, columns=math.ceil(len(names) / 24))
+    ink = alt.Color("variant:N", title=None, scale=palette(names), legend=legend)
+
     def lines(rows: pd.DataFrame) -> Panel:
-        base = alt.Chart(inline(rows)).encode(
-            x=alt.X(f"{x[0]}:Q", title=x[1], scale=free), color=alt.Color("variant:N", title=None, scale=palette(names))
-        )
+        base = alt.Chart(inline(rows)).encode(x=alt.X(f"{x[0]}:Q", title=x[1], scale=free), color=ink)
         shown = {"variant": "variant", panel: panel, x[0]: x[1], y[0]: y[1], low: "from", high: "to"}
         value = alt.Y(f"{y[0]}:Q", title=y[1], scale=free)
         area = base.mark_area(opacity=0.15).encode(y=alt.Y(f"{low}:Q", title=y[1], scale=free), y2=f"{high}:Q")
