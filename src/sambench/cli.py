@@ -269,6 +269,42 @@ def score(
         )
 
 
+@app.command(name="import")
+def import_annotations(
+    source: Path,
+    *,
+    images: Path,
+    output: Annotated[Path, cyclopts.Parameter(name=("--output", "-o"))],
+    form: Annotated[str, cyclopts.Parameter(name="--format")] = "",
+    masks: Path | None = None,
+) -> None:
+    """Make COCO annotations of segmentation labels of YOLO, a panoptic JSON, masks as images or labelme files.
+
+    - `sambench import dataset/data.yaml --images dataset/images -o instances.json`
+    - `sambench import panoptic_val2017.json --images val2017 -o instances.json`
+
+    Masks stay as they are, to the pixel. What has none, such as boxes, lines and stuff, is left out and counted.
+
+    Parameters
+    ----------
+    source
+        a folder or file of labels
+    images
+        the folder of the image files
+    output
+        the annotation file to write
+    form
+        yolo, panoptic, masks or labelme; by default found out
+    masks
+        of a panoptic JSON: the folder of its PNG files; by default that of its name
+    """
+    from sambench.datasets.convert import convert, lines
+
+    for line in lines(convert(source, images, output, form, masks)):
+        print(line)
+    print(output)
+
+
 @app.command
 def resume(
     *arguments: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],

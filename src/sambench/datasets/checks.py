@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import rlemasklib
 
+from sambench.datasets import formats
 from sambench.errors import InputError
 
 # pycocotools keeps pixel indices in 32 bits and walks a polygon's outline in fifths of a pixel, unchecked:
@@ -40,11 +41,15 @@ def read_annotations(path: Path) -> dict[str, Any]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise refusal(path, "", "a whole gzip file", str(error), "fetch or compress it again") from None
     except OSError as error:
-        raise refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
+        named = _other_format(path) if path.is_dir() else None
+        raise named or refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except (ValueError, RecursionError) as error:
-        raise refusal(path, "", "JSON", str(error), _REMEDY) from None
+        raise _other_format(path) or refusal(path, "", "JSON", str(error), _REMEDY) from None
     if not isinstance(document, dict):
-        raise refusal(path, "", "a JSON object", f"a {type(document).__name__}", _REMEDY)
+        named = _other_format(path, document)
+        raise named or refusal(path, "", "a JSON object", f"a {type(document).__name__}", _REMEDY)
+    if named := _other_format(path, document):
+        raise named
     for name in ("images", "annotations"):
         entries = document.get(name)
         if not isinstance(entries, list):
@@ -65,6 +70,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
         if type(value := entry.get("id")) is float and value.is_integer():
             entry["id"] = int(value)
     return document
+
+
+def _other_format(path: Path, document: Any = None) -> InputError | None:
+    """The refusal of annotations in a format that is known, but not COCO's."""
+    found, remedy = formats.found_instead(path, document)
+    return refusal(path, "", "an annotation file in the COCO format", found, remedy) if found else None
 
 
 def category_ids(document: dict[str, Any], path: Path) -> set[int] | None:

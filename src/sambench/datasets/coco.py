@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from sambench.datasets import checks, federated, inspection, plausibility
 from sambench.datasets.annotations import DEGENERATE, Annotations, Instance, draw, read
 from sambench.datasets.faults import Faults
-from sambench.datasets.identity import identities
+from sambench.datasets.identity import identities, picture_path
 from sambench.datasets.inspection import Look, Reading
 from sambench.datasets.pictures import read_image
 from sambench.errors import InputError
@@ -116,7 +116,7 @@ def index(
     totals = {"images": len(names), "annotations": truth.total}
     pictures = {
         image_id: _Image(
-            image_id, str(images / name), truth.images[image_id]["width"], truth.images[image_id]["height"]
+            image_id, str(picture_path(images, name)), truth.images[image_id]["width"], truth.images[image_id]["height"]
         )
         for image_id, name in names.items()
     }

@@ -72,13 +72,24 @@ def identities(paths: Sequence[str], *, whole: bool = False) -> list[str]:
     return [str(found[path][-1]) for path in paths]
 
 
+def picture_path(folder: str | Path, name: str) -> Path:
+    """The file of an image: `file_name` in the folder, also with backslashes or after the folder's own name."""
+    folder, plain = Path(folder), name.replace("\\", "/").removeprefix("./")
+    first, _, rest = plain.partition("/")
+    if plain != name and (folder / name).is_file():
+        return folder / name
+    if rest and first == folder.resolve().name and not (folder / plain).is_file() and (folder / rest).is_file():
+        return folder / rest
+    return folder / plain
+
+
 def dataset_identity(annotations: Iterable[str | Path], folder: str | Path, *, whole: bool = False) -> str:
     """One digest of all image files that annotation files name, of whatever format; `absent` without such a file."""
     try:
         names = sorted({name for path in annotations for name in _names(str(path), Path(path).stat().st_mtime_ns)})
     except OSError:
         return ABSENT
-    found = identities([str(Path(folder) / name) for name in names], whole=whole)
+    found = identities([str(picture_path(folder, name)) for name in names], whole=whole)
     return hashlib.sha256(json.dumps([names, found]).encode()).hexdigest()[:32]
 
 
@@ -95,5 +106,5 @@ def _names(path: str, _modified: int) -> tuple[str, ...]:
     for text in _NAME.findall(content):
         with contextlib.suppress(ValueError):
             name = json.loads(text)
-            names.add("/".join(name.split("/")[-2:]) if "://" in name else name.replace("\\", "/"))
+            names.add("/".join(name.split("/")[-2:]) if "://" in name else name)
     return tuple(sorted(names))

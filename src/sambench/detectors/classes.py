@@ -61,7 +61,8 @@ class Category(NamedTuple):
 def read_categories(document: dict[str, Any], path: Path) -> list[Category]:
     """The categories of an annotation file, in its order.
 
-    Raises InputError when it lists none, or one without a name.
+    A category without annotations is left out where it only groups others (the root that Roboflow writes) or has the
+    name of one with annotations. Raises InputError when it lists none, or one without a name.
     """
     ids = checks.category_ids(document, path)
     entries = document.get("categories") or []
@@ -72,7 +73,15 @@ def read_categories(document: dict[str, Any], path: Path) -> list[Category]:
         if not isinstance(entry.get("name"), str) or not entry["name"].strip():
             found = checks.show(entry.get("name"))
             raise checks.refusal(path, f"categories[{i}].name", "a name", found, "detectors find categories by name")
-    return [Category(entry["id"], entry["name"]) for entry in entries]
+    used = {row.get("category_id") for row in document.get("annotations", ())}
+    taken = {canonical(entry["name"]) for entry in entries if entry["id"] in used}
+    groups = {entry.get("supercategory") for entry in entries if entry["id"] in used}
+    return [
+        Category(entry["id"], entry["name"])
+        for entry in entries
+        if entry["id"] in used
+        or not (canonical(entry["name"]) in taken or (entry["name"] in groups and entry.get("supercategory") == "none"))
+    ]
 
 
 def known_ids(document: dict[str, Any], path: Path) -> set[int]:

@@ -7,8 +7,10 @@ compared.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -161,7 +163,7 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
     for i, entry in enumerate(_entries(path)):
         if type(entry) is not dict:
             raise _refusal(path, f"[{i}]", "an object", entry, _REMEDY)
-        image_id, category = entry.get("image_id"), entry.get("category_id")
+        image_id, category = _whole(entry.get("image_id")), _whole(entry.get("category_id"))
         confidence: Any = entry.get("score")
         if type(image_id) is not int or image_id not in sizes:
             expected, remedy = f"an image id of {truth_path.name}", "score against the file the results were made for"
@@ -173,6 +175,11 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
             raise _refusal(path, f"[{i}].score", "a finite number", confidence, "add the confidence of the detection")
         found[image_id].append((category, confidence, shape(entry, sizes[image_id], path, i)))
     return found
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written as a float, as an integer; anything else as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _box(entry: dict[str, Any], size: list[int], path: Path, i: int) -> list[float]:
@@ -219,7 +226,10 @@ def _entries(path: Path) -> Iterator[Any]:
     """The entries of a JSON file that is one list, each parsed when its turn comes."""
     scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as binary:
+            packed = binary.read(2) == b"\x1f\x8b"
+        # A byte order mark is none of the text.
+        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
             text = file.read(_PIECE).lstrip()
             if not text.startswith("["):
                 raise _refusal(path, "", "a list of results", text or None, _REMEDY)
@@ -245,6 +255,8 @@ def _entries(path: Path) -> Iterator[Any]:
                     _refuse_rest(path, text[delimiter.end() :], file)
                     return
                 at, number = delimiter.end(), number + 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise checks.refusal(path, "", "a whole gzip file", str(error), "fetch or compress it again") from None
     except OSError as error:
         raise checks.refusal(path, "", "a readable file", str(error.strerror), _REMEDY) from None
     except UnicodeDecodeError as error:
