@@ -105,12 +105,12 @@ def queueing(stage, *options):
 
 
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.
-def annotations_file(dataset):
-    return study.settings.datasets[dataset].annotations or f"{SCENES}/annotations.json"
+def annotations_files(dataset):
+    return study.annotations(dataset) or [f"{SCENES}/annotations.json"]
 
 
 def annotations_of(wildcards):
-    return annotations_file(wildcards.dataset)
+    return annotations_files(wildcards.dataset)
 
 
 def folder_of(wildcards):
@@ -126,7 +126,7 @@ def content_of(wildcards):
     """The digest of the annotation file, or why there is none yet; that of a generated one comes as an input."""
     if study.settings.datasets[wildcards.dataset].generator:
         return ""
-    return content([annotations_of(wildcards)], f"datasets/{wildcards.dataset}")
+    return content(annotations_of(wildcards), f"datasets/{wildcards.dataset}")
 
 
 def pictures_of(wildcards):
@@ -134,7 +134,7 @@ def pictures_of(wildcards):
     if study.settings.datasets[wildcards.dataset].generator:
         return ""
     whole = study.reading(wildcards.dataset)["check_images"] == "full"
-    return dataset_identity([annotations_of(wildcards)], folder_of(wildcards), whole=whole)
+    return dataset_identity(annotations_of(wildcards), folder_of(wildcards), whole=whole)
 
 
 def content(files, retrieval):

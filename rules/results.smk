@@ -149,7 +149,7 @@ rule tracking:
         tables=[table.name for table in TABLES],
         study=STUDY,
         shards={name: study.shards(name) for name in study["datasets"]},
-        annotations={name: annotations_file(name) for name in study["datasets"]},
+        annotations={name: annotations_files(name) for name in study["datasets"]},
         server=SERVER,
         attempt=logged_at,
     script:

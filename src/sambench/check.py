@@ -74,7 +74,7 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
         if entry.generator:
             yield Finding("ok", "data", f"{name}: is generated")
             continue
-        if not (exists(entry.annotations) and exists(entry.images)):
+        if not all(map(exists, (*entry.annotation_files, entry.images))):
             command = f"sambench download {' '.join(entry.downloads)}"
             if entry.fetched and fetching:
                 yield Finding("ok", "data", f"{name}: will be fetched first", command)
@@ -88,7 +88,7 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
         reading: dict[str, Any] = dict(study.reading(name))
         try:
             index = coco.index(
-                Path(entry.annotations),
+                [Path(path) for path in entry.annotation_files],
                 Path(entry.images),
                 image_limit=entry.image_limit,
                 reading=Reading(reading["exif"], reading["scaling"], whole=reading["check_images"] == "full"),

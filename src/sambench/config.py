@@ -180,8 +180,8 @@ def _check_limits(limits: Mapping[str, Any], registries: Mapping[str, Iterable[s
 
 def check_dataset(name: str, entry: Dataset) -> None:
     """Raise InputError when the annotations or images of a dataset are not where its entry says."""
-    for key, kind in (("annotations", "a COCO-format JSON file"), ("images", "a folder of images")):
-        path = getattr(entry, key)
+    files = [("annotations", "a COCO-format JSON file", path) for path in entry.annotation_files]
+    for key, kind, path in [*files, ("images", "a folder of images", entry.images)]:
         if path and not exists(path):
             remedy = "correct the path (relative ones start at the working directory)"
             if entry.sample:

@@ -471,7 +471,9 @@ class SampleSource(Section):
 class Dataset(Section):
     """COCO-format annotations and the folder of their images, or a generator of both."""
 
-    annotations: FilePath = Field("", description="a COCO-format JSON file: polygons or RLE")
+    annotations: FilePath | OneOrMore[FilePath] = Field(
+        "", description="a COCO-format JSON file: polygons or RLE; or a list of several, which count as one"
+    )
     images: FilePath = Field("", description="the folder that the `file_name`s of the annotations start from")
     image_count: Maybe[Count] = Field(
         None,
@@ -518,6 +520,12 @@ class Dataset(Section):
         if given not in (["annotations", "images"], ["generator"]):
             raise _mistake("annotations and images, or a generator", " and ".join(given) or "none of them")
         return self
+
+    @property
+    def annotation_files(self) -> tuple[str, ...]:
+        """The annotation files; none where there is a generator."""
+        given = self.annotations
+        return tuple(filter(None, (given,))) if isinstance(given, str) else given
 
 
 class PackageFile(Section):

@@ -93,6 +93,10 @@ class Study:
         count = entry.image_count or IMAGES_PER_SHARD
         return min(count, entry.image_limit or count)
 
+    def annotations(self, dataset: str) -> list[str]:
+        """The annotation files of a dataset; none for a generated one."""
+        return list(self.settings.datasets[dataset].annotation_files)
+
     def reading(self, dataset: str) -> dict[str, str]:
         """How the image files of a dataset are looked at and read: the keywords of the index's script."""
         settings, entry = self.settings, self.settings.datasets[dataset]

@@ -94,7 +94,7 @@ def test_all_broken_files_are_named_at_once(tmp_path: Path) -> None:
     assert index.counts[coco.SKIPPED_IMAGE] == 3 and len(index.images) == len(index.instances) == 57
     assert not {7, 9, 50} & {*index.images["image_id"], *index.instances["image_id"]}
     notes = index.notes().set_index("note")
-    assert notes.loc[coco.SKIPPED_IMAGE, ["kind", "count"]].tolist() == ["left out", 3]
+    assert notes.loc["images that cannot be used", ["kind", "count"]].tolist() == ["left out", 3]
     assert notes.loc[["images", "instances"], "count"].tolist() == [57, 57]
 
 

@@ -23,7 +23,7 @@ from sambench.status import ALL_CROWDS, OK
 def main(
     *,
     dataset: str,
-    annotations: Path,
+    annotations: list[Path],
     images: Path,
     detectors: dict[str, Path],
     class_agnostic: bool,

@@ -20,7 +20,7 @@ def main(
     card: dict[str, Any],
     settings: dict[str, Any],
     folders: list[Path],
-    annotations: Path,
+    annotations: list[Path],
     images: Path,
     shard: str,
     threads: int,

@@ -15,7 +15,7 @@ from sambench.script import run
 
 def main(
     *,
-    annotations: Path,
+    annotations: list[Path],
     folder: Path,
     reading: dict[str, Any],
     images: Path,
@@ -38,14 +38,16 @@ def main(
         on_bad_image=reading["on_bad_image"],
         report=faults,
     )
-    origin = provenance([str(annotations), str(folder), reading, image_limit]) | inputs(annotations=annotations)
+    origin = provenance([list(map(str, annotations)), str(folder), reading, image_limit]) | inputs(
+        annotations=annotations
+    )
     names = {"category_names": json.dumps(index.category_names)}
     write_parquet(instances, index.instances, INSTANCES, origin | names)
     write_parquet(images, index.images, IMAGES, origin)
     table = index.notes()
     write_parquet(notes, table, NOTES, origin)
     for note in table.itertuples():
-        print(f"{annotations}: {note.kind}: {note.note}: {note.count}", file=sys.stderr)
+        print(f"{annotations[0]}: {note.kind}: {note.note}: {note.count}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import yaml
 from filelock import FileLock
 
 from sambench.digests import digest
-from sambench.files import write_text
+from sambench.files import is_file, write_text
+from sambench.parquet import inputs
 from sambench.results import runs
 from sambench.results.table import find_table
 from sambench.results.tables.summary import page
@@ -25,7 +26,7 @@ def main(
     tables: list[str],
     study: dict[str, Any],
     shards: dict[str, int],
-    annotations: dict[str, Path],
+    annotations: dict[str, list[str]],
     server: str,
     attempt: str,
     tracking: Path,
@@ -33,14 +34,14 @@ def main(
     """Log a study: a parent run with tables, figures, report and configuration, and a child run per dataset, variant
     and runtime; and write where they are.
 
-    study: the configuration. shards: of each data set. annotations: the annotation file of each. server: the tracking
+    study: the configuration. shards: of each data set. annotations: the annotation files of each. server: the tracking
     server; empty: the database in the results folder. attempt: goes into the note as it is.
     """
     uri = tracking_uri(server)
     there = Server(uri) if uri else Server(f"sqlite:///{(results / 'mlflow.db').resolve()}", results / "mlartifacts")
     found = {name: (find_table(name), find_table(name).read(folder)) for name in tables}
     summary = found["summary"][1]
-    data = {name: data_of(name, file, results) for name, file in annotations.items()}
+    data = {name: data_of(name, files, results) for name, files in annotations.items()}
     jobs = [tuple(job) for job in summary[list(runs.KEY)].itertuples(index=False)]
     facts = {
         job: runs.job_facts(study, runs.job_files(study, shards, results, job), results, job, data[job[0]])
@@ -68,13 +69,14 @@ def main(
     print(f"MLflow: {outcome.written} runs written, {outcome.kept} as they were", file=sys.stderr)
 
 
-def data_of(name: str, annotations: Path, results: Path) -> runs.Data:
+def data_of(name: str, annotations: list[str], results: Path) -> runs.Data:
     """A data set with the digest of its annotations and how many images and instances are used of it."""
     images, instances = (
         pq.read_metadata(results / "datasets" / name / f"{kind}.parquet").num_rows for kind in ("images", "instances")
     )
-    sha256 = digest(annotations) if annotations.is_file() else ""
-    return runs.Data(name, sha256, str(annotations), images, instances)
+    files = [Path(file) for file in annotations]
+    made_of = inputs(annotations=files) if all(map(is_file, files)) else {}
+    return runs.Data(name, "".join(made_of.values()), ", ".join(annotations), images, instances)
 
 
 if __name__ == "__main__":

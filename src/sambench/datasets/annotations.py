@@ -8,7 +8,8 @@ nulls, a root category), and then every field is checked. LVIS files are COCO fi
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from sambench.datasets import checks, federated
 from sambench.datasets.faults import Faults
+from sambench.datasets.merging import merge
 from sambench.datasets.pictures import PIXEL_LIMIT
 from sambench.errors import InputError
 
@@ -59,23 +61,46 @@ class Annotations:
     total: int = 0
 
 
-def read(path: Path, geometry: Geometry = "masks", faults: Faults | None = None) -> Annotations:
-    """Read and check an annotation file.
+def read(path: Path | Sequence[Path], geometry: Geometry = "masks", faults: Faults | None = None) -> Annotations:
+    """Read and check an annotation file, or several as one (merging.py).
 
     faults: takes in what is wrong with single annotations, for the caller to tell; without it `read` tells.
 
     Raises InputError for whatever is not as the COCO format has it.
     """
-    document = checks.read_annotations(path)
     own = faults or Faults()
+    paths = [path] if isinstance(path, Path) else list(path)
+    documents = [(each, checks.read_annotations(each)) for each in paths]
+    found = [_checked(each, document, geometry, own) for each, document in documents]
+    if faults is None:
+        own.stop({"annotations": sum(each.total for each in found)})
+    if len(found) == 1:
+        return found[0]
+    own.stop({"annotations": sum(each.total for each in found)})
+    merged = _checked(paths[0], merge(documents), geometry, own)
+    return replace(merged, counts=sum((each.counts for each in found), Counter()))
+
+
+def read_document(path: Path | Sequence[Path]) -> dict[str, Any]:
+    """An annotation file, or several as one, parsed; of several the ids are checked too."""
+    if isinstance(path, Path) or len(path) == 1:
+        return checks.read_annotations(path if isinstance(path, Path) else path[0])
+    documents = [(each, checks.read_annotations(each)) for each in path]
+    own = Faults()
+    for each, document in documents:
+        _checked(each, document, "none", own)
+    own.stop({"annotations": sum(len(document["annotations"]) for _, document in documents)})
+    return merge(documents)
+
+
+def _checked(path: Path, document: dict[str, Any], geometry: Geometry, own: Faults) -> Annotations:
+    """A parsed file, checked; faults of its annotations are in `own`."""
     images = _images(document, path, geometry, own)
     own.stop({"images": len(document["images"])})
     lvis = federated.is_federated(document["images"])
     categories = _categories(document, path, lvis)
     counts: Counter[str] = Counter()
     instances = _instances(document, images, {category["id"] for category in categories}, path, geometry, own, counts)
-    if faults is None:
-        own.stop({"annotations": len(document["annotations"])})
     return Annotations(images, instances, categories, lvis, counts, len(document["annotations"]))
 
 

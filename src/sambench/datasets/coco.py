@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Index", "index", "read_image"]
 
-# What `Index.counts` reports, always all of it, and of which kind it is.
+# What `Index.counts` reports, always all of it, and its note for people.
 SKIPPED_IMAGE = "skipped_bad_image"
 SKIPPED_AREA = "skipped_area_below_1"
 SKIPPED_SEGMENTATION = "skipped_empty_segmentation"
@@ -40,16 +40,16 @@ SKIPPED_MASK = "skipped_empty_mask"
 COMPUTED_AREA = "area_computed_from_mask"
 COMPUTED_BOX = "box_computed_from_mask"
 AS_IT_IS = Reading()
-KINDS = {
-    SKIPPED_IMAGE: "left out",
-    SKIPPED_AREA: "left out",
-    SKIPPED_SEGMENTATION: "left out",
-    SKIPPED_MASK: "left out",
-    DEGENERATE: "left out",
-    COMPUTED_AREA: "completed",
-    COMPUTED_BOX: "completed",
+NOTES = {
+    SKIPPED_IMAGE: ("left out", "images that cannot be used"),
+    SKIPPED_AREA: ("left out", "instances with an area below 1"),
+    SKIPPED_SEGMENTATION: ("left out", "instances without a mask"),
+    SKIPPED_MASK: ("left out", "instances without a pixel inside their image"),
+    DEGENERATE: ("left out", "parts of polygons with fewer than three corners"),
+    COMPUTED_AREA: ("completed", "areas, from masks"),
+    COMPUTED_BOX: ("completed", "boxes, from masks"),
 }
-REASONS = tuple(KINDS)
+REASONS = tuple(NOTES)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,14 @@ class Index:
 
         categories = self.instances["category_id"].nunique()
         crowd = int(self.instances["iscrowd"].sum())
-        sizes = {"images": len(self.images), "instances": len(self.instances), "categories": categories, "crowd": crowd}
+        sizes = {
+            "images": len(self.images),
+            "instances": len(self.instances),
+            "instances that are crowds": crowd,
+            "categories with instances": categories,
+        }
         lines = [("count", name, count) for name, count in sizes.items()]
-        lines += [(KINDS[reason], reason, count) for reason, count in self.counts.items() if count]
+        lines += [(*NOTES[reason], count) for reason, count in self.counts.items() if count]
         lines += [("warning", text, count) for text, count in self.warnings.items()]
         return pd.DataFrame(lines, columns=["kind", "note", "count"])
 
@@ -94,7 +99,7 @@ class _Image(NamedTuple):
 
 
 def index(
-    annotations: Path,
+    annotations: Path | Sequence[Path],
     images: Path,
     *,
     image_limit: int | None = None,
@@ -102,7 +107,7 @@ def index(
     on_bad_image: Literal["stop", "skip"] = "stop",
     report: Path | None = None,
 ) -> Index:
-    """Read the annotation file `annotations` of the image folder `images`.
+    """Read the annotation file `annotations` of the image folder `images`; several files count as one.
 
     image_limit: keep only the first so many images by id that have an annotation. reading: how pictures are looked at.
     on_bad_image: `skip` leaves out pictures that cannot be used, with their annotations. report: a text file for all
@@ -112,6 +117,7 @@ def index(
     """
     faults = Faults(report)
     truth = read(annotations, faults=faults)
+    annotations = annotations if isinstance(annotations, Path) else annotations[0]
     names = _names(truth.images, annotations, faults)
     totals = {"images": len(names), "annotations": truth.total}
     pictures = {

@@ -78,7 +78,7 @@ def read_upright(path: str | Path, scaling: str = "") -> np.ndarray:
 
     Raises InputError like `read_image`.
     """
-    with readable(path), opened(path) as picture:
+    with readable(path, "an image file"), opened(path) as picture:
         orientation = orientation_of(picture)
         return _turned(_rgb(picture, scaling), orientation)
 
@@ -95,7 +95,7 @@ def other_size(path: str | Path, found: tuple[int, int], stated: tuple[int, int]
 
 
 @contextmanager
-def readable(path: str | Path) -> Iterator[None]:
+def readable(path: str | Path, expected: str = "a readable image") -> Iterator[None]:
     """Turns whatever a decoder raises into an InputError."""
     try:
         yield
@@ -103,7 +103,7 @@ def readable(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen types on broken files, and no base class
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(path, expected="a readable image", found=found, remedy="fetch the file again") from error
+        raise InputError(path, expected=expected, found=found, remedy="fetch the file again") from error
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from sambench.datasets.checks import read_annotations
+from sambench.datasets.annotations import read_document
+from sambench.datasets.merging import RENUMBERED
 from sambench.detectors.boxes import Limits, find_boxes, import_boxes, no_boxes
 from sambench.detectors.classes import UNKNOWN, Category, category_ids, known_ids, read_categories
 from sambench.detectors.registry import Detector, build
 from sambench.digests import digest
-from sambench.errors import BadWeights
+from sambench.errors import BadWeights, InputError
 from sambench.evaluate.score import rules_of
 from sambench.jobs import parse_shard, shard_images
 from sambench.parquet import read_parquet
@@ -39,7 +40,7 @@ class ShardBoxes:
 def shard_boxes(
     detector: Detector,
     dataset: str,
-    annotations: Path,
+    annotations: Path | Sequence[Path],
     images: Path,
     shard: str,
     folders: Sequence[Path],
@@ -53,7 +54,8 @@ def shard_boxes(
     """
     runtime = Runtime(device=settings["device"], threads=threads)
     part: pd.DataFrame = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
-    document = read_annotations(annotations)
+    document = read_document(annotations)
+    annotations = annotations if isinstance(annotations, Path) else annotations[0]
     threshold = settings["score_threshold"] if detector.score_threshold is None else detector.score_threshold
     limits = Limits(threshold, detector.top_k or settings["top_k"][rules_of(document).name])
     facts = {"detector": detector.name, "score_threshold": str(threshold), "top_k": str(limits.top_k)}
@@ -66,6 +68,10 @@ def shard_boxes(
         return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
     if published:
         facts["published_sha256"] = digest(published)
+        if document.get(RENUMBERED):
+            expected = "image ids that differ in all annotation files of the dataset"
+            remedy = "give the images ids of their own, so that it is clear which ones the boxes are of"
+            raise InputError(annotations, "images", expected=expected, found="the same ids", remedy=remedy)
         warnings: dict[str, int] = {}
         known = [Category(each, "") for each in sorted(known_ids(document, annotations))]
         table = import_boxes(published, document, annotations, known, part, limits, warnings)

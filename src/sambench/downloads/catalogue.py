@@ -231,7 +231,7 @@ class Retrieval:
         """Whether a file is not where the study looks for it."""
         if self.kind == "datasets":
             entry = study.settings.datasets[self.name]
-            return not (exists(entry.annotations) and exists(entry.images))
+            return not all(map(exists, (*entry.annotation_files, entry.images)))
         if self.kind == "variants":
             return study.cards[self.name].weights(study.weights_folders) is None
         items = find(self.names, read_table(), {}, study.weights_folders)

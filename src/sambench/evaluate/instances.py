@@ -22,7 +22,7 @@ from sambench.status import OK, summary
 STATISTICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ap_rare", "ap_common", "ap_frequent")
 
 
-def truth_of(annotations: Path, iou_type: str, images: pd.DataFrame) -> Truth:
+def truth_of(annotations: Path | Sequence[Path], iou_type: str, images: pd.DataFrame) -> Truth:
     """The annotation file of a dataset, limited to its indexed images (columns of records.IMAGES).
 
     Raises InputError as `sambench score` does.

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -107,7 +107,7 @@ def _over_limit(truth: Truth, *, class_agnostic: bool) -> int:
     return over
 
 
-def read_truth(path: Path, iou_type: str) -> Truth:
+def read_truth(path: Path | Sequence[Path], iou_type: str) -> Truth:
     """A COCO or LVIS annotation file with everything checked that its evaluator uses, as the index checks it.
 
     A missing area is that of the mask, or of the box where there is none; a missing box is that of the mask. What has
