@@ -147,7 +147,7 @@ def write(path: Path, content: Any) -> None:
         ({"d/instances_val.json": dataset()}, "d", "a folder; name the annotation file, such as instances_val.json"),
     ],
 )
-def test_other_formats_are_recognised(tmp_path: Path, files: dict[str, Any], named: str, found: str) -> None:
+def test_other_formats_are_recognized(tmp_path: Path, files: dict[str, Any], named: str, found: str) -> None:
     for name, content in files.items():
         write(tmp_path / name, content)
     with pytest.raises(InputError) as refusal:
@@ -158,7 +158,7 @@ def test_other_formats_are_recognised(tmp_path: Path, files: dict[str, Any], nam
         assert f"`sambench import {tmp_path / named} --images FOLDER -o instances.json` makes COCO of it" in line
 
 
-def test_a_folder_of_masks_is_recognised(tmp_path: Path) -> None:
+def test_a_folder_of_masks_is_recognized(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(np.eye(5, dtype=np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match="found masks as images; `sambench import"):

@@ -1,4 +1,4 @@
-"""Annotations in other formats: recognised, so that a refusal can say what they are and how COCO is made of them."""
+"""Annotations in other formats: recognized, so that a refusal can say what they are and how COCO is made of them."""
 
 from __future__ import annotations
 
