@@ -3,17 +3,12 @@
 snakemake --cores all                                        the embedded default
 snakemake --cores all --configfile config/coco-subset.yaml   a study of your own
 snakemake --cores all segany | tables | report               one stage
+snakemake --snakefile CHECKOUT/Snakefile ...                 from any folder, where results and .snakemake go
 """
 
 from snakemake.utils import min_version
 
 min_version("9.19")
-
-
-configfile: "config/variants.yaml"
-configfile: "config/datasets.yaml"
-configfile: "config/detectors.yaml"
-configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"

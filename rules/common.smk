@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from sambench import resources, terminal
 from sambench.code_digest import runtime_modules, source_digest
-from sambench.config import named, read_study
+from sambench.config import export_project, merge, named, read_registries, read_study
 from sambench.datasets.identity import dataset_identity
 from sambench.detectors.registry import read_detectors
 from sambench.downloads.catalogue import retrievals
@@ -26,8 +26,11 @@ from sambench.results.tracking import tracking_uri
 from sambench.status import NO_WEIGHTS
 
 try:
-    # Jobs are started with the same files, so that a study has one name everywhere.
-    study = read_study(named(config, Path((workflow.overwrite_configfiles or ["config.yaml"])[-1])))
+    # The registries and defaults lie beside the code and not in the working directory; what --configfile and --config
+    # or another workflow gives comes on top. Jobs are started with the same files: a study has one name everywhere.
+    study = read_study(
+        named(merge(read_registries(), config), Path((workflow.overwrite_configfiles or ["config.yaml"])[-1]))
+    )
     SERVER = tracking_uri(study.settings.tracking.uri)
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -45,7 +48,7 @@ LOCAL = workflow.is_main_process and workflow.local_exec
 if LOCAL and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, len(visible_gpus())))
 SHARE = max(1, workflow.cores // workflow.global_resources["gpu"].value) if LOCAL else workflow.cores
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+export_project()
 
 
 wildcard_constraints:
@@ -60,7 +63,7 @@ wildcard_constraints:
 @functools.cache
 def code(script, *modules):
     """What makes a stage run again: a change of what its script or a module computes, see sambench.code_digest."""
-    return source_digest(SCRIPTS / f"{script}.py", *modules)
+    return source_digest(Path(workflow.source_path(f"../workflow/scripts/{script}.py")), *modules)
 
 
 def model_code(script, variants, runtime, *modules):

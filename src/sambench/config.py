@@ -5,6 +5,7 @@ No network library is imported here: Snakemake reads this module in every job.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,11 @@ from sambench.variants.likes import complete
 _CANDIDATES = (Path(__file__).parents[2] / "config", Path(__file__).parent / "config")
 CONFIG_FOLDER = next((folder for folder in _CANDIDATES if (folder / "variants.yaml").is_file()), _CANDIDATES[0])
 NEW_LINE = b"\n"
+
+
+def export_project() -> None:
+    """Tell child processes where the checkout is: envs/sambench.post-deploy.sh runs in the working directory."""
+    os.environ["SAMBENCH_PROJECT"] = str(CONFIG_FOLDER.parent)
 
 
 def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors", "config")) -> dict[str, Any]:

@@ -167,6 +167,52 @@ def test_a_second_study_plans_only_what_is_its_own(project: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
+MODULE = """
+module sambench:
+    snakefile: "{project}/Snakefile"
+    config: {config}
+
+use rule * from sambench as sambench_*
+
+rule mine:
+    default_target: True
+    input: "results/tiny/tables/summary.csv"
+"""
+
+
+def dry_run(project: Path, folder: Path, *arguments: str) -> str:
+    """A dry run of a checkout in another folder, started from a third one."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2", "--directory", str(folder), *arguments]
+    start = folder.parent / "start"
+    start.mkdir()
+    done = subprocess.run(command, cwd=start, env=environment(project), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(start.iterdir())
+    return done.stdout + done.stderr
+
+
+def test_a_checkout_serves_studies_in_other_folders(finished: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    paths = {"annotations": str(finished / "tiny/instances.json"), "images": str(finished / "tiny")}
+    (study / "mine.yaml").write_text(yaml.safe_dump(CONFIG | {"datasets": {"tiny": paths}}))
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    said = dry_run(finished, study, "--snakefile", str(finished / "Snakefile"), "--configfile", "../study/mine.yaml")
+    assert "results/mine/tables/summary.parquet" in said and str(finished / "config/published.csv") in said
+    assert {path.name for path in study.iterdir()} == {"mine.yaml", ".snakemake"}
+    assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_another_workflow_takes_the_rules_as_a_module(finished: Path, tmp_path: Path) -> None:
+    """With the same configuration nothing runs again: code and settings are found to be the same."""
+    config = CONFIG | {"study": CONFIG["study"] | {"name": "tiny"}}
+    (tmp_path / "Snakefile").write_text(MODULE.format(project=finished, config=config))
+    folder = tmp_path / "link"
+    folder.symlink_to(finished)
+    triggers = ["--rerun-triggers", "input", "mtime", "params", "--max-checksum-file-size", "1000000000"]
+    assert "Nothing to be done" in dry_run(finished, folder, "--snakefile", str(tmp_path / "Snakefile"), *triggers)
+
+
 def test_touched_and_copied_files_run_nothing(project: Path) -> None:
     for path in project.rglob("*"):
         if path.is_file() and ".snakemake" not in path.parts:
