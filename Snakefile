@@ -25,6 +25,8 @@ include: "rules/results.smk"
 
 onstart:
     terminal.plan(study, workflow.dag.needrun_jobs(), workflow.dag.jobid)
+    if workflow.executor_plugin.name == "slurm":
+        slurm.watch(logger.warning)
 
 
 rule all:

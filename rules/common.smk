@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
-from sambench import resources, terminal
+from sambench import resources, slurm, terminal
 from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import export_project, merge, named, read_registries, read_study
 from sambench.datasets.identity import dataset_identity
@@ -44,10 +45,8 @@ PRECISION = study.settings.average_precision
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
 # A network gets a GPU of its own and its share of the cores; on a cluster the scheduler says how many of each.
-LOCAL = workflow.is_main_process and workflow.local_exec
-if LOCAL and "gpu" not in workflow.global_resources:
+if workflow.is_main_process and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, len(visible_gpus())))
-SHARE = max(1, workflow.cores // workflow.global_resources["gpu"].value) if LOCAL else workflow.cores
 export_project()
 
 
@@ -92,14 +91,20 @@ def one_of(names):
 
 def memory(stage):
     """Megabytes of a job, by stage, variant and attempt."""
-    return lambda wildcards, attempt: resources.memory_mb(stage, study.cards.get(wildcards.get("variant")), attempt)
+    return lambda wildcards, attempt: resources.memory_mb(
+        stage, study.cards.get(wildcards.get("variant")), slurm.FAILURES.attempt(wildcards, slurm.MEMORY, attempt)
+    )
 
 
 def limit(stage):
     """Minutes of a job, by stage, or by what is estimated for its variant and dataset, and by attempt."""
     if stage in resources.STAGE_MINUTES:
-        return lambda wildcards, attempt: resources.stage_minutes(stage, attempt)
-    return lambda wildcards, attempt: resources.minutes(resources.estimate(study, stage, wildcards), attempt)
+        return lambda wildcards, attempt: resources.stage_minutes(
+            stage, slurm.FAILURES.attempt(wildcards, slurm.TIME, attempt)
+        )
+    return lambda wildcards, attempt: resources.minutes(
+        resources.estimate(study, stage, wildcards), slurm.FAILURES.attempt(wildcards, slurm.TIME, attempt)
+    )
 
 
 def queueing(stage, *options):
@@ -181,7 +186,8 @@ def missing_weights(wildcards):
 
 def threads_with(gpu):
     """A GPU's share of the cores for a network, all without one."""
-    return SHARE if gpu else workflow.cores
+    shared = gpu and workflow.is_main_process and workflow.local_exec
+    return max(1, workflow.cores // workflow.global_resources["gpu"].value) if shared else workflow.cores
 
 
 def threads_of(wildcards):

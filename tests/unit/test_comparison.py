@@ -156,8 +156,8 @@ def test_by_category() -> None:
 def write_results(folder: Path, name: str, iou: list[float], *, order: list[int], status: str = OK) -> dict[str, Any]:
     """A file of segany for two images in one shard each, and the plan that reads it."""
     rows = frame(2, 2).iloc[order].assign(prompt="box", iou=iou, predicted_iou=np.float32(0.5), selected_token=1)
-    rows = rows.assign(iou_single=0.1, iou_oracle=1.0, status=status)
-    scored = ["iou", "iou_single", "iou_oracle", "predicted_iou", "selected_token"]
+    rows = rows.assign(iou_single=0.1, iou_oracle=1.0, boundary_iou=0.2, status=status)
+    scored = ["iou", "iou_single", "iou_oracle", "boundary_iou", "predicted_iou", "selected_token"]
     files = Job("d", name, "eager", "g").shard_files(folder, 2)
     for shard, file in enumerate(files):
         part = rows[rows["image_id"] == 100 + shard]

@@ -41,6 +41,7 @@ def rows(iou: np.ndarray, prompt: str = "box") -> pd.DataFrame:
         "iou": iou,
         "iou_single": iou,
         "iou_oracle": iou,
+        "boundary_iou": iou,
         "predicted_iou": np.float32(0.9),
         "selected_token": np.int8(1),
         "status": OK,

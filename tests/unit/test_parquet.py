@@ -59,12 +59,15 @@ def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 data = results / "datasets/tiny"
                 if not data.exists():
                     paths = {name: data / f"{name}.parquet" for name in ("images", "instances")}
-                    script(root, "index", annotations=folder / "instances.json", folder=folder, **paths)
+                    script(
+                        root, "index", annotations=[folder / "instances.json"], folder=folder, **paths,
+                        reading=study.reading("tiny"), notes=data / "notes.parquet", faults=data / "faults.txt",
+                    )  # fmt: skip
                     where = results / "boxes/tiny/mine"
                     for number in (0, 1):
                         script(
                             root, "boxes", dataset="tiny", detector="mine", card={"published": {"tiny": "boxes.json"}},
-                            settings=study.plain["detection"], folders=[], annotations=folder / "instances.json",
+                            settings=study.plain["detection"], folders=[], annotations=[folder / "instances.json"],
                             images=paths["images"], shard=f"{number}-of-2", threads=1,
                             boxes=where / f"{number}-of-2.parquet",
                         )  # fmt: skip

@@ -25,7 +25,8 @@ def document(count: int = 40) -> dict[str, Any]:
     return {
         "info": {"year": 2026},
         "images": [
-            {"id": i, "file_name": f"{i}.png", "width": 30, "height": 20, "neg_category_ids": [2]}
+            {"id": i, "file_name": f"{i}.png", "width": 30, "height": 20}
+            | {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
             for i in range(1, count + 2)  # the last one has no annotation
         ],
         "annotations": [

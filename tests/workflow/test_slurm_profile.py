@@ -38,7 +38,11 @@ def survey(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = {
         "results": str(folder / "results"),
         "datasets": dict.fromkeys(datasets, here),
-        "study": {"variants": ["box_fill", "mobilesam", "sam_vit_h"]},
+        # Of what the survey limits, segment everything is for all of them here.
+        "study": {
+            "variants": ["box_fill", "mobilesam", "sam_vit_h"],
+            "only": {"grid_16": {"variants": ["box_fill", "mobilesam", "sam_vit_h"]}},
+        },
     }
     (folder / "own.yaml").write_text(yaml.safe_dump(own))
     return folder / "own.yaml"

@@ -120,7 +120,8 @@ def check_boxes(path: Path) -> Report:
     variant, probes = build_variant(fixture, str(path))
     features, encoded = _encode(fixture, variant, image, tolerance)
     candidates = variant.decode(features, Prompts(boxes=np.array(fixture["boxes_input"], dtype=np.float32)))
-    logits, scores = candidates.take(candidates.single)
+    rows_of = torch.arange(len(candidates.single))
+    logits, scores = (each[rows_of, candidates.single] for each in (candidates.logits, candidates.scores))
     record = fixture["results"]["boxes_simple"]
     rows += probes + encoded + mask_rows("boxes", record, logits, scores, candidates, tolerance)
     return Report(path, tuple(rows))

@@ -419,12 +419,6 @@ def padded(drawn: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return F.pad(drawn, (0, width, 0, height)) if height or width else drawn
 
 
-def unshown(drawn: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Masks (N, M, h, w) of the first rows and columns, with zeros where the others of a grid of cells would be."""
-    missing = [4 * cells - pixels for cells, pixels in zip(grid, drawn.shape[-2:], strict=True)]
-    return F.pad(drawn, (0, missing[1], 0, missing[0])) if any(missing) else drawn
-
-
 class DrawnCandidates(MaskCandidates):
     """Candidates whose logits are made when they are asked for, since a rule needs one token of four, and a filter by
     predicted IoU no mask at all of most prompts.

@@ -26,6 +26,7 @@
 #   SLURM_UP_PORT=16817      slurmctld; slurmdbd is +2, the nodes +101, +102, ...
 #   SLURM_UP_NODE_TIMEOUT=10 seconds without an answer before a node is DOWN (SlurmdTimeout)
 #   SLURM_UP_REQUEUE=1       SLURM's own JobRequeue (1 is SLURM's default, and most clusters')
+#   SLURM_UP_MIN_JOB_AGE=300 seconds for which the controller remembers a job that has ended
 #   SLURM_UP_WAIT=90         seconds to wait for every node to be idle
 set -euo pipefail
 
@@ -178,12 +179,15 @@ CompleteWait=0
 # refuse at submission what no node can ever run, instead of leaving it PENDING for ever
 EnforcePartLimits=ALL
 JobRequeue=${SLURM_UP_REQUEUE:-1}
-MinJobAge=300
+MinJobAge=${SLURM_UP_MIN_JOB_AGE:-300}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
 $acct
 GresTypes=gpu
 NodeName=$nodes NodeHostname=localhost NodeAddr=127.0.0.1 Port=$ports CPUs=$CPUS RealMemory=$MEM Gres=gpu:1 State=UNKNOWN
-PartitionName=main Nodes=$nodes Default=YES MaxTime=INFINITE DefaultTime=5 State=UP
+PartitionName=main Nodes=$nodes Default=YES MaxTime=INFINITE DefaultTime=5 State=UP PriorityTier=1
+PartitionName=high Nodes=$nodes MaxTime=INFINITE DefaultTime=5 State=UP PriorityTier=10
 EOF
   echo "Name=gpu File=/dev/null" >"$DIR/etc/gres.conf"
   { echo "127.0.0.1 localhost $(hostname)"; for i in $(seq "$N"); do echo "127.0.0.1 n$i"; done; } >"$DIR/etc/hosts"
