@@ -22,7 +22,7 @@ import torch
 
 from sambench.parity.fixtures import formula_image
 from sambench.parity.models import load_cards
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import FAST, OFFICIAL, Features, MaskCandidates, Prompts, Runtime
 from sambench.variants.cards import find_card
 from sambench.variants.neural import NeuralVariant
@@ -100,4 +100,4 @@ def compare(model: NeuralVariant, rounds: int) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

@@ -24,7 +24,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sambench.datasets import coco, scenes
-from sambench.evaluate.segany import Scores, evaluate, plan
+from sambench.evaluate.segany import ChosenIous, evaluate, plan
 from sambench.prompts import make_prompts
 from sambench.script import command
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
@@ -93,7 +93,7 @@ def compare(annotations: Path, images: Path, rounds: int) -> None:
         at += count
 
     def ours() -> np.ndarray:
-        scores = Scores(len(prompts))
+        scores = ChosenIous(len(prompts))
         evaluate(Shifted(masks), tasks, scores, title="ours")
         return scores.iou["argmax"]
 

@@ -32,10 +32,10 @@ from segment_anything.modeling import Sam
 
 from sambench import masks
 from sambench.datasets import coco
-from sambench.evaluate.segany import ImageTask, Scores, evaluate, load, plan
+from sambench.evaluate.segany import ChosenIous, ImageTask, evaluate, load, plan
 from sambench.parity.models import load_cards
 from sambench.prompts import make_prompts
-from sambench.script import run
+from sambench.script import command
 from sambench.variants.base import OFFICIAL, Runtime
 from sambench.variants.cards import find_card
 from sambench.variants.registry import build
@@ -116,7 +116,7 @@ def compare(
 
     def evaluated(runtime: Runtime) -> np.ndarray:
         ours.runtime = runtime
-        scores = Scores(len(table))
+        scores = ChosenIous(len(table))
         evaluate(ours, tasks, scores)
         ours.runtime = fast
         return scores.iou["argmax"]
@@ -218,4 +218,4 @@ def published(
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

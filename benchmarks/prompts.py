@@ -21,7 +21,7 @@ import pandas as pd
 from sambench.datasets import coco
 from sambench.masks import decode_rle
 from sambench.prompts import Instance, Prompt, make_prompts, prompt_function
-from sambench.script import run
+from sambench.script import command
 
 TYPES = ("box", "tight_box", "noisy_box", "box_center", "mask_center", "random_1", "random_3", "random_5")
 
@@ -102,4 +102,4 @@ def main(*, annotations: Path, images: Path, limit: int = 300, rounds: int = 3) 
 
 
 if __name__ == "__main__":
-    run(main)
+    command(main)

@@ -22,7 +22,7 @@ def lap():
 import torch
 lap()
 import numpy as np
-import sambench.evaluate.detections, sambench.evaluate.segany, sambench.results.schemas
+import sambench.evaluate.detections, sambench.evaluate.segany, sambench.records
 from sambench.config import read_registries
 from sambench.variants.base import Prompts, Runtime
 from sambench.variants.cards import read_cards
