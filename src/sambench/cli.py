@@ -453,7 +453,7 @@ def compare(
     - `sambench compare mobilesam@eager mobilesam@fast --study results/survey`
 
     Differences are those of the second from the first on the same prompts, with 95 % intervals of a bootstrap over
-    images that are corrected for many comparisons: docs/results.md.
+    images that are corrected for many comparisons: docs/reading-results.md.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ DETECTOR_SECONDS = 0.1  # of an image on a GPU
 LOADING_SECONDS = 30.0  # imports and weights
 COMPILING_SECONDS = 600.0
 PROMPT_SECONDS = {"gpu": 0.002, "cpu": 0.1}  # decode, enlarge and score one prompt; 0.05-0.1 s measured on a CPU
-# Baselines, one core, measured on 146 COCO images (docs/cluster.md); others as the first.
+# Baselines, one core, measured on 146 COCO images (docs/cluster-cost.md); others as the first.
 BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 0.1}
 # Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores. Of
 # those of LVIS a quarter is judged at most, as far as we know (docs/detectors.md).

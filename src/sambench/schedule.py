@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sambench.detectors.registry import Detector
     from sambench.graph import PlannedJob
 
-# Seconds of a job that are Snakemake's: it starts twice, in the batch script and in the step (docs/cluster.md).
+# Seconds of a job that are Snakemake's: it starts twice, in the batch script and in the step (docs/cluster-cost.md).
 OVERHEAD = 5.0
 # Seconds before the first job is submitted: reading the workflow.
 START = 6.0

@@ -93,7 +93,7 @@ def table(rows: Rows) -> str:
     """Keys with their values and meaning, in Markdown."""
     lines = ["| key | value | meaning |", "|---|---|---|"]
     for key, field in rows:
-        meaning = re.sub(r"\bdocs/[a-z-]+\.md", r"[\g<0>](../\g<0>)", field["description"])
+        meaning = re.sub(r"\bdocs/([a-z-]+\.md)", r"[\g<0>](\1)", field["description"])
         lines.append(f"| `{key}` | {value(field)} | {meaning} |")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """A study on a real SLURM: two nodes on this machine, the same tables as without, and every fault that clusters have.
 
 `make test-slurm` runs it: it needs root, and installs Debian's packages of SLURM where they are absent. Each node has
-one CPU and claims more memory than there is. docs/cluster.md has the outcome and the times.
+one CPU and claims more memory than there is. docs/cluster-cost.md has the outcome and the times.
 """
 
 from __future__ import annotations

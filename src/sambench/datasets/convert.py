@@ -1,7 +1,7 @@
 """`sambench import`: segmentation labels of YOLO, panoptic JSON, masks as images and labelme -> COCO annotations.
 
 Exact: a polygon stays the polygon that it is, scaled to pixels, and a mask of pixels becomes the RLE of these pixels.
-Libraries that convert go through integers or outlines and change masks (docs/decisions.md).
+Libraries that convert go through integers or outlines and change masks (docs/decisions-data.md).
 """
 
 from __future__ import annotations
