@@ -12,7 +12,7 @@ The official modules stay as they are and hold the weights; this is their forwar
 3. Cells are rows throughout. A transposed convolution with stride 2 is then one matrix product, a norm over channels
    one over the last axis, and both are done a few hundred cells at a time, so that they stay in the cache of a CPU.
 
-All of it is exact algebra: results differ by the rounding of sums in another order. docs/results-decoder.md has the figures.
+All of it is exact algebra: results differ by the rounding of sums in another order. Figures: docs/results-decoder.md.
 """
 
 from __future__ import annotations
