@@ -14,6 +14,7 @@ from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import export_project, merge, named, read_registries, read_study
 from sambench.datasets.identity import dataset_identity
 from sambench.detectors.registry import read_detectors
+from sambench.downloads import textures
 from sambench.downloads.catalogue import retrievals
 from sambench.downloads.store import default_offline
 from sambench.digests import digest
@@ -182,6 +183,17 @@ def missing_weights(wildcards):
     cards = [study.cards[name] for name in study["variants"]]
     folders = study.weights_folders
     return [f"{card.name}: {card.explain(folders)}" for card in cards if card.availability(folders) == NO_WEIGHTS]
+
+
+# Corruptions alone need photographs.
+def textures_of(wildcards):
+    return retrieved("textures", textures.NAME) if wildcards.measure == "corruptions" else []
+
+
+def texture_digests(wildcards):
+    wanted = wildcards.measure == "corruptions" and f"textures/{textures.NAME}" in RETRIEVALS
+    files = textures.textures(study.weights_folders)
+    return {"textures": content(files, f"textures/{textures.NAME}")} if wanted else {}
 
 
 def threads_with(gpu):

@@ -17,7 +17,7 @@ rule measure:
     input:
         images=f"{RESULTS}/datasets/{{dataset}}/images.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
-        retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
+        retrieved=lambda wildcards: retrieved("variants", wildcards.variant) + textures_of(wildcards),
     output:
         measured=measured_file(RESULTS, "{measure}", "{dataset}", "{variant}", "{runtime}"),
     log:
@@ -42,7 +42,7 @@ rule measure:
         ),
         model=model_of,
         weights=weights_of,
-        settings=lambda wildcards: study.plain[wildcards.measure],
+        settings=lambda wildcards: study.plain[wildcards.measure] | texture_digests(wildcards),
     script:
         "../workflow/scripts/measure.py"
 

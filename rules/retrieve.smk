@@ -12,7 +12,7 @@ rule retrieve_files:
     log:
         f"{RESULTS}/logs/retrieve/{{kind}}/{{name}}.log",
     wildcard_constraints:
-        kind="datasets|variants|detectors",
+        kind="datasets|variants|detectors|textures",
         name=r"[^/]+",
     localrule: True
     conda:

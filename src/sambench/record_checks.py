@@ -264,6 +264,14 @@ RULES: list[tuple[pa.Schema, Rules]] = [
             scored=("iou", "seconds"),
         ),
     ),
+    (
+        records.CORRUPTIONS,
+        Rules(
+            key=("annotation_id", "prompt", "corruption", "level"),
+            within={"iou": SHARE, "area": NOT_NEGATIVE, "level": NOT_NEGATIVE},
+            scored=("iou",),
+        ),
+    ),
 ]
 
 

@@ -192,6 +192,18 @@ INTERACTIVE = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
+# Prompts on changed images, one row per instance, prompt type, change and level (severity, JPEG quality or factor of
+# scale); `clean` at level 0 is the image as it is. A single row without a change says why there is nothing.
+CORRUPTIONS = pa.schema(
+    [
+        *[pa.field(n, pa.int64()) for n in ("annotation_id", "image_id")],
+        pa.field("area", pa.float64()),
+        pa.field("iscrowd", pa.bool_()),
+        *[pa.field(n, pa.string()) for n in ("prompt", "corruption")],
+        *[pa.field(n, pa.float64()) for n in ("level", "iou")],
+        pa.field("status", pa.string()),
+    ]
+)
 # A runtime against eager float32, one row an image and box: the IoU of the two masks of the token that eager chooses,
 # its share of the image's area, and whether the runtime chooses that token too.
 AGREEMENT = pa.schema(

@@ -63,7 +63,7 @@ INSTANCES, DETECTIONS, LVIS_DETECTIONS, LVIS_JUDGED = 10, 100, 300, 75
 
 
 # Stages whose jobs differ so much that each is estimated.
-ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement", "interactive")
+ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement", "interactive", "corruptions")
 
 
 def flops(card: Card) -> float:
@@ -129,6 +129,11 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
         images = settings["images"] or study.images(wildcards["dataset"])
         answers = INSTANCES * len(settings["protocols"]) * (settings["clicks"] + 1)
         return start + images * (encode + answers * prompt)
+    if stage == "corruptions":
+        images = settings["images"] or study.images(wildcards["dataset"])
+        changes = len(settings["names"]) * len(settings["severities"]) + len(settings["jpeg_quality"])
+        changes += 1 + len(settings["scale"])
+        return start + images * changes * (encode + INSTANCES * len(settings["prompts"]) * prompt)
     if "batches" in settings:
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))

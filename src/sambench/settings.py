@@ -131,9 +131,27 @@ Builder = Annotated[str, Field(pattern=BUILDER)]
 Size = Annotated[tuple[Count, Count], Strict(False)]
 
 Selection = Literal["argmax", "single", "oracle"]
-Measure = Literal["efficiency", "latency", "throughput", "agreement", "interactive"]
+Measure = Literal["efficiency", "latency", "throughput", "agreement", "interactive", "corruptions"]
+CommonCorruption = Literal[
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+]
 Protocol = Literal["clicks", "clicks_fed", "box_clicks", "box_clicks_fed"]
 MEASURES: tuple[str, ...] = get_args(Measure)
+COMMON_CORRUPTIONS: tuple[str, ...] = get_args(CommonCorruption)
 CLOCKS = ("latency", "throughput")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
 
@@ -160,6 +178,7 @@ SHARED = frozenset(
     {
         *("agreement", "average_precision", "benchmarks", "boxes", "coco_results", "datasets", "efficiency", "latency"),
         *(
+            "corruptions",
             "interactive",
             "logs",
             "masks",
@@ -225,7 +244,7 @@ class StudySelection(Section):
         "counted without weights or images), `latency` (times and peak memory), `throughput` (images per second by "
         "batch size), `agreement` (the masks of each runtime against eager float32); without a checkpoint the weights "
         "are random and the table says so: docs/cost.md; `interactive` (clicks of a user, one after the other: "
-        "docs/interactive.md)"
+        "docs/interactive.md); `corruptions` (spoilt images: docs/corruptions.md)"
     )
     only: dict[Name, Only] = Field(
         default_factory=dict,
@@ -387,6 +406,25 @@ class Interactive(Section):
     protocols: OneOrMore[Protocol] = Field(
         description="`clicks`: from the first click on; `box_clicks`: the box first, then clicks; `clicks_fed`, "
         "`box_clicks_fed`: the same, with the logits of each answer going back to the decoder"
+    )
+
+
+class Corruptions(Section):
+    """Prompts on spoilt images; the ground truth stays."""
+
+    images: Count | None = Field(
+        description="how many images: the first ones by id that have annotations; `null`: all of them"
+    )
+    prompts: OneOrMore[Literal["box", "tight_box", "box_center", "mask_center"]] = Field(
+        description="prompt types; each is made on the image as it was"
+    )
+    names: Distinct[CommonCorruption] = Field(description="which of the 15 common corruptions of ImageNet-C")
+    severities: OneOrMore[Annotated[int, Field(ge=1, le=5)]] = Field(description="of each of them, 1 to 5")
+    jpeg_quality: Distinct[Annotated[int, Field(ge=1, le=95)]] = Field(
+        description="images stored once more as JPEG of these qualities"
+    )
+    scale: Distinct[Annotated[float, Field(gt=0, le=4)]] = Field(
+        description="images smaller or larger by these factors; prompts and ground truth are scaled with them"
     )
 
 
@@ -691,6 +729,7 @@ class Settings(Section):
     throughput: Throughput = Field(description="images per second by batch size: docs/timing.md")
     agreement: Agreement = Field(description="the masks of each runtime against eager float32: docs/timing.md")
     interactive: Interactive = Field(description="clicks of a user, one after the other: docs/interactive.md")
+    corruptions: Corruptions = Field(description="spoilt images: docs/corruptions.md")
     tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")

@@ -27,6 +27,8 @@ UNSUPPORTED_PROMPT = "unsupported prompt"
 
 # Of single images.
 UNREADABLE_IMAGE = "unreadable image"
+NO_TEXTURES = "no textures"  # the photographs of frost are not there
+TOO_SMALL = "too small"  # an instance of which a smaller image shows no pixel
 
 
 def summary(counts: Mapping[str, int]) -> str:

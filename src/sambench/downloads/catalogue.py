@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from sambench.config import CONFIG_FOLDER
 from sambench.detectors.registry import read_detectors
+from sambench.downloads import textures
 from sambench.errors import InputError, near_matches
 from sambench.files import exists, is_file
 from sambench.settings import Dataset
@@ -209,11 +210,11 @@ def from_card(card: Card, folders: Sequence[Path]) -> list[Download]:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What one dataset, variant or detector of a study consists of, as far as it can be fetched.
+    """What one dataset, variant, detector or set of textures of a study consists of, as far as it can be fetched.
 
-    kind: datasets, variants or detectors. names: rows of the table of downloads. checkpoints: as cards have them.
-    wanted: whether the study needs the files; variants that are only timed or counted do without weights. sample: what
-    sambench.downloads.sample.Sample takes, as plain values.
+    kind: datasets, variants, detectors or textures. names: rows of the table of downloads. checkpoints: as cards have
+    them. wanted: whether the study needs the files; variants that are only timed or counted do without weights.
+    sample: what sambench.downloads.sample.Sample takes, as plain values.
     """
 
     kind: str
@@ -251,7 +252,7 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
         for name in study["datasets"]
         if settings.datasets[name].fetched
     ]
-    judged = bool(study["prompt_groups"] or study["samplers"])
+    judged = bool(study["prompt_groups"] or study["samplers"] or {*study["measures"]} & {"interactive", "corruptions"})
     variants = [
         *study["variants"],
         *([settings.segevery.detector] if "object_aware" in study["samplers"] else []),
@@ -271,6 +272,8 @@ def retrievals(study: Study) -> dict[str, Retrieval]:
         checkpoints = detector.checkpoints if runs and fetchable(detector.checkpoints) else ()
         if names or checkpoints:
             items.append(Retrieval("detectors", detector.name, names, checkpoints))
+    if "corruptions" in study["measures"] and textures.NAME in settings.corruptions.names:
+        items.append(Retrieval("textures", textures.NAME, checkpoints=textures.CHECKPOINTS))
     return {f"{item.kind}/{item.name}": item for item in items}
 
 

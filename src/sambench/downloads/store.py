@@ -223,10 +223,10 @@ def download_all(items: Iterable[Download], store: Store) -> None:
 
 
 def retrieve(retrieval: Retrieval, folders: Sequence[Path], cache: str = "", *, offline: bool = False) -> list[str]:
-    """Fetch what is missing of a dataset, variant or detector, and say in one line per file what is there now.
+    """Fetch what is missing of a dataset, variant, detector or set of textures; say per file what is there now.
 
-    cache: a folder; empty: the default. Raises InputError when a dataset stays incomplete; what is missing of a variant
-    or detector is printed, and becomes a status of its results.
+    cache: a folder; empty: the default. Raises InputError when a dataset stays incomplete; what else is missing is
+    printed, and becomes a status of its results.
     """
     table = read_table()
     items = find(retrieval.names, table, {}, folders) + from_checkpoints(retrieval.checkpoints, folders)
