@@ -5,6 +5,7 @@
 # make fuzz    1,000 mutants of everything that is read, at most 10 minutes (FUZZ="--mutants 100000 --minutes 600" for longer)
 # make crash   runs that are killed, starved and disturbed, and go on, about 40 minutes (CRASH="--kills 4" for shorter)
 # make check   formatting, lint, types, workflow lint, generated docs, spelling of names
+# make docs    the docs site, in site/index.html
 # make report  the report of the embedded default, and where it is
 # make ui      MLflow over the results, on this machine only
 # make setup   create .venv from the lock; every other target does it when needed
@@ -20,11 +21,13 @@ SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
 # Prints the folder of the study: RESULTS/NAME.
 FOLDER := $(BIN)/python -m sambench.config $(CONFIG)
+# A warning is an error. Without the variable, the theme advertises its successor.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 # Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long test-slurm fuzz crash check format report ui setup lock
+.PHONY: run test test-long test-slurm fuzz crash check docs format report ui setup lock
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -76,6 +79,11 @@ check: $(STAMP)
 	@$(BIN)/snakemake --lint
 	@$(BIN)/python -m sambench.settings_docs --check
 	@$(BIN)/python tests/check_names.py
+	@$(MKDOCS)
+
+docs: $(STAMP)
+	@$(MKDOCS)
+	@echo "site/index.html"
 
 format: $(STAMP)
 	@$(BIN)/ruff format $(SOURCES)
