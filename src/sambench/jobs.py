@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sambench.settings import MEASURES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -94,9 +96,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("masks", ("dataset", "variant", "runtime", "group", "shard")),
     ("segevery", ("dataset", "variant", "runtime", "sampler", "kind")),
     ("average_precision", ("dataset", "variant", "runtime", "group")),
-    ("latency", ("dataset", "variant", "runtime")),
-    ("throughput", ("dataset", "variant", "runtime")),
-    ("agreement", ("dataset", "variant", "runtime")),
+    *((measure, ("dataset", "variant", "runtime")) for measure in MEASURES if measure != "efficiency"),
     ("boxes", ("dataset", "detector", "shard")),
     ("boxes", ("dataset", "detector")),
     ("average_precision", ("dataset", "kind")),

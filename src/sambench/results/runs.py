@@ -210,7 +210,7 @@ def parent(
 def columns(runs: Sequence[Run]) -> list[str]:
     """The metrics that the view of a campaign shows: the accuracy of its first prompts, then time and size."""
     present = list(dict.fromkeys(name for run in runs for name, _ in run.metrics))
-    firsts = ("miou/box", "miou/", "ap/", "ar_1000/", "latency/segany_ms", "throughput/img_s", "ms_per_image/")
+    firsts = ("miou/box", "miou/", "ap/", "ar_1000/", "latency/segany_ms", "ms_per_image/")
     found = []
     for first in (*firsts, "latency/peak_memory_mib", "params_m"):
         found += [name for name in present if name.startswith(first) and name not in found][:1]
