@@ -84,7 +84,9 @@ def make(name: str, runtime: Runtime) -> NeuralVariant:
     state = variant.module.state_dict()
     for key, value in state.items():
         if value.dtype.is_floating_point:
-            value.copy_(weight(key, list(value.shape), "float32", 7))
+            # Variances above one keep RepViT's activations, and the rounding with them, from growing block by block.
+            gain = 2.0 if key.endswith("running_var") else 1.0
+            value.copy_(weight(key, list(value.shape), "float32", 7, gain))
     variant.pixel_size = SIDE
     prompt_encoder = variant.module.get_submodule("prompt_encoder")
     prompt_encoder.image_embedding_size = (SIDE // 16, SIDE // 16)
@@ -120,11 +122,10 @@ def test_every_family_runs_in_bfloat16(name: str) -> None:
         assert rounded_scores.dtype == torch.float32
         both, either = (masks & rounded_masks).sum(), (masks | rounded_masks).sum()
         assert 0.02 < float(masks.float().mean()) < 0.98
-        # Without the gains of the fixtures, RepViT's activations grow, and rounding with them.
-        assert float(both / either) > (0.7 if name in {"edgesam", "edgetam"} else 0.9)
+        assert float(both / either) > 0.9
         # Rounding is seen, not hidden: 8 bits of mantissa move what the model predicts.
         assert not torch.equal(scores, rounded_scores)
-        torch.testing.assert_close(rounded_scores, scores, atol=0.2, rtol=0)
+        torch.testing.assert_close(rounded_scores, scores, atol=0.1, rtol=0)
 
 
 @pytest.mark.ultralytics
