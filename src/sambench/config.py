@@ -16,7 +16,7 @@ import yaml
 
 from sambench.errors import InputError, near_matches
 from sambench.files import exists
-from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, Dataset, read_settings
+from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, SHARED, Dataset, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, packaged_entries, read_cards
 from sambench.variants.likes import complete
@@ -55,6 +55,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
 def named(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """The configuration with the name of its study: as given, else that of the file without its ending.
 
+    A file that is called like a folder that studies share, such as latency.yaml, names the study `latency_study`.
     Raises InputError when the file's name cannot be that of a folder.
     """
     study = config.get("study", {})
@@ -63,7 +64,8 @@ def named(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if not re.fullmatch(NAME, file.stem):
         remedy = "rename it or give `study.name`"
         raise InputError(file, "name of the file", expected=PATTERNS[NAME].expected, found=file.stem, remedy=remedy)
-    return {**config, "study": {**study, "name": file.stem}}
+    name = f"{file.stem}_study" if file.stem.casefold() in SHARED else file.stem
+    return {**config, "study": {**study, "name": name}}
 
 
 def merge(base: Any, own: Any) -> Any:

@@ -155,6 +155,18 @@ def test_a_study_is_named_by_its_file(tmp_path: Path, registries: dict[str, Any]
     assert read_study(read_study_file(spaced)).name == "mine"
 
 
+def test_the_configurations_of_the_project_are_studies(root: Path) -> None:
+    """Each file of config/ that selects something, by its own name or, where folders have that name, by a near one."""
+    for file in sorted((root / "config").glob("*.yaml")):
+        if file.stem not in ("datasets", "detectors", "variants"):
+            name = read_study(read_study_file(file)).folder.rpartition("/")[2]
+            assert name == (
+                f"{file.stem}_study"
+                if (root / f"rules/{file.stem}.smk").exists() or file.stem in MEASURES
+                else file.stem
+            )
+
+
 def test_no_study_takes_the_name_of_a_folder_that_studies_share(root: Path) -> None:
     texts = [path.read_text() for path in [*(root / "rules").glob("*.smk"), root / "src/sambench/jobs.py"]]
     folders = {name for text in texts for name in re.findall(r"\{(?:RESULTS|results)\}/([\w.]+)", text)}

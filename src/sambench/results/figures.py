@@ -123,7 +123,7 @@ def _cumulative_panel(
     x = alt.X("boxes:Q", scale=alt.Scale(domain=[0, room], nice=False), axis=alt.Axis(values=steps), title="boxes")
     scale = alt.Scale(type="log", domain=list(domain) if domain else alt.Undefined, nice=False)
     title = "cumulative time, ms"
-    y = alt.Y("cumulative_ms:Q", title=title, scale=scale, axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y("cumulative_ms:Q", title=title, scale=scale, axis=alt.Axis(format=",.4~r", tickCount=6))
     ink = alt.Color("variant:N", sort=list(names), legend=None, scale=palette(names))
     band = base.mark_area(opacity=0.2, clip=True).encode(
         x=x, y=alt.Y("low:Q", scale=scale, title=title), y2="high:Q", color=ink
@@ -166,7 +166,7 @@ def _bubbles(rows: pd.DataFrame, domains: dict[str, tuple[float, float]] | None 
     ends = {name: list(domains[name]) if domains else alt.Undefined for name in TITLES}
     padding = alt.Undefined if domains else 24
     scales = {name: alt.Scale(type="log", domain=ends[name], nice=False, padding=padding) for name in TITLES}
-    ticks = alt.Axis(format="~s", tickCount=5)
+    ticks = alt.Axis(format=",.4~r", tickCount=5)
     x = alt.X("flops_g:Q", title=TITLES["flops_g"], scale=scales["flops_g"], axis=ticks)
     y = alt.Y("segany_ms:Q", title=TITLES["segany_ms"], scale=scales["segany_ms"], axis=ticks)
     top = rows["params_m"].max()

@@ -46,7 +46,7 @@ def front_panel(
     """
     x_scale = alt.Scale(type="log", nice=False, padding=12)
     y_scale = alt.Scale(zero=False, nice=False, padding=16)
-    axis = alt.Axis(format="~s", tickCount=5, labelOverlap=True)
+    axis = alt.Axis(format=",.4~r", tickCount=5, labelOverlap=True)
     x = alt.X(f"{cost}:Q", title=titles[0], scale=x_scale, axis=axis)
     y = alt.Y(f"{quality}:Q", title=titles[1], scale=y_scale, axis=alt.Axis(format=".4~r", tickCount=6))
     names = rows[colour].dropna().drop_duplicates().tolist()
