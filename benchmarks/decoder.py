@@ -3,7 +3,7 @@
     python benchmarks/decoder.py --variant mobilesam --variant light_hq_sam --weights weights
 
 Per prompt, in CPU milliseconds: boxes in the chunks that a study decodes, the argmax mask drawn at low resolution, and
-one box on a fresh image, which pays for what is made once an image. `scores` stops after the predicted IoU, which is
+one box on a fresh image, which pays for what is made once per image. `scores` stops after the predicted IoU, which is
 all that segment everything needs of most prompts. Ratios are medians within rounds; `logits` is the largest difference
 of all tokens, relative to the largest logit.
 """
@@ -47,7 +47,7 @@ def main(*, variant: Sequence[str], weights: Path | None = None, rounds: int = 5
         CPU threads
     """
     folders = [weights] if weights else []
-    print("CPU ms a prompt".ljust(22), *(f"{case:>24}" for case in CASES), f"{'logits':>10} same argmax")
+    print("CPU ms per prompt".ljust(22), *(f"{case:>24}" for case in CASES), f"{'logits':>10} same argmax")
     print("".ljust(22), *(f"{'official':>10}{'fast':>7}{'ratio':>7}" for _ in CASES))
     for name in variant:
         card = find_card(load_cards(), name)

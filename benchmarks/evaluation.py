@@ -119,7 +119,7 @@ def compare(annotations: Path, images: Path, rounds: int) -> None:
     print(f"{len(prompts)} instances of {len(tasks)} images, median image {int(sizes.median())} pixels, one core")
     for name, values in times.items():
         low, high = min(values), max(values)
-        print(f"{name:5} {statistics.median(values):6.3f} CPU ms an instance ({low:.3f} to {high:.3f})")
+        print(f"{name:5} {statistics.median(values):6.3f} CPU ms per instance ({low:.3f} to {high:.3f})")
     ratios = [usual / ours for ours, usual in zip(*times.values(), strict=True)]
     print(f"usual / ours: {statistics.median(ratios):.2f}, median of {rounds} alternating rounds")
 

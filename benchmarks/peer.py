@@ -143,7 +143,7 @@ def compare(
 
     for name in loops:
         total, elapsed = statistics.median(cpu[name]), statistics.median(wall[name])
-        print(f"  {name:24} {total:9.2f} CPU s {elapsed:9.2f} s wall {1e3 * total / len(table):9.1f} CPU ms a prompt")
+        print(f"  {name:24} {total:9.2f} CPU s {elapsed:9.2f} s wall {1e3 * total / len(table):9.1f} CPU ms per prompt")
     for title, one, other in (
         ("published loop / ours", PEER, OURS),
         ("published loop / ours with the official decoder", PEER, PLAIN),

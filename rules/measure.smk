@@ -47,7 +47,7 @@ rule measure:
         "../workflow/scripts/measure.py"
 
 
-# Counts need neither data nor weights, but for the size of the checkpoint and for encoders that are ONNX files.
+# Counts need neither data nor weights, except the size of the checkpoint and encoders that are ONNX files.
 use rule measure as measure_efficiency with:
     input:
         retrieved=lambda wildcards: retrieved("variants", wildcards.variant),

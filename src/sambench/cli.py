@@ -1,4 +1,4 @@
-"""The command `sambench`: what one wants to know or try without running a study."""
+"""The command `sambench`: what a user looks up or tries without running a study."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_config(file: Path | None, weights: list[Path] | None) -> tuple[dict[str
         registries = read_registries()
     else:
         registries = dict(with_likes(read_study_file(file)))
-        read_settings(registries)  # mistakes are told in one line
+        read_settings(registries)  # mistakes are reported in one line
     return registries, weights or [Path(folder) for folder in registries["weights"]]
 
 
@@ -197,7 +197,7 @@ def download(
     - `sambench download --list`
     - `sambench download coco_val2017_images coco_annotations mobilesam`
 
-    What was cut off goes on where it ended. `snakemake retrieve` fetches what a study needs.
+    An interrupted download continues where it stopped. `snakemake retrieve` fetches what a study needs.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def score(
     class_agnostic
         let a detection match an object of any category
     max_dets
-        detections that are looked at, in the place of COCO's 100 of an image and category and LVIS's 300 of an image
+        detections that are looked at, instead of COCO's 100 per image and category and LVIS's 300 per image
     """
     import json
 

@@ -76,7 +76,7 @@ def merge(base: Any, own: Any) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises InputError, one line, for whatever keeps it from being read."""
+    """The content of a YAML file. Raises InputError, one line, for anything that keeps it from being read."""
     try:
         # The C loader: every job of a cluster reads the registries.
         return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)

@@ -6,6 +6,6 @@ import torch
 
 
 def synchronize() -> None:
-    """Wait until a GPU has done what was asked of it, if one is in use."""
+    """Wait until a GPU has finished its work, if one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to fix, told in one line."""
+"""The one kind of error that the user can fix, reported in one line."""
 
 from __future__ import annotations
 

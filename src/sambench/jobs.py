@@ -18,7 +18,7 @@ IMAGES_PER_SHARD = 1250
 
 
 class Job(NamedTuple):
-    """One segany job, but for its shard."""
+    """One segany job, apart from its shard."""
 
     dataset: str
     variant: str
@@ -29,11 +29,11 @@ class Job(NamedTuple):
         return f"{results}/prompts/{self.dataset}/{self.group}.parquet"
 
     def shard_files(self, results: str | Path, shards: int) -> list[str]:
-        """One file a shard; other names when their number changes, so that none is mistaken for another."""
+        """One file per shard; other names when their number changes, so that none is mistaken for another."""
         return self._files(results, "segany", shards)
 
     def mask_files(self, results: str | Path, shards: int) -> list[str]:
-        """The masks of detector boxes, one file a shard."""
+        """The masks of detector boxes, one file per shard."""
         return self._files(results, "masks", shards)
 
     def precision_file(self, results: str | Path) -> str:
@@ -64,7 +64,7 @@ def instances_file(results: str | Path, dataset: str) -> str:
 
 
 def notes_file(results: str | Path, dataset: str) -> str:
-    """What the index has to say of a dataset."""
+    """What the index notes about a dataset."""
     return f"{results}/datasets/{dataset}/notes.parquet"
 
 

@@ -1,4 +1,4 @@
-"""Memory: how much was in use at most, and one exception for whatever says that there was too little."""
+"""Memory: how much was in use at most, and one exception for all that say that there was too little."""
 
 from __future__ import annotations
 

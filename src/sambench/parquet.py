@@ -141,7 +141,7 @@ def count_rows(path: Path) -> int:
 
 
 def read_provenance(path: Path) -> dict[str, str]:
-    """What `write_parquet` was told about the origin of a file, and what follows from its path.
+    """What `write_parquet` was given about the origin of a file, and what follows from its path.
 
     Raises InputError when it is no file that `write_parquet` made.
     """
@@ -194,7 +194,7 @@ def rows_digest(table: pa.Table) -> str:
 
 
 def _add_values(hasher: hashlib._Hash, values: pa.Array | pa.ChunkedArray) -> None:
-    """The nulls, then the values that are there. What a buffer holds in the place of a null is arbitrary."""
+    """The nulls, then the values that are there. What a buffer holds instead of a null is arbitrary."""
     if isinstance(values, pa.ChunkedArray):  # of no chunk, or of more than fits into one
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     hasher.update(values.is_valid().to_numpy(zero_copy_only=False).tobytes())

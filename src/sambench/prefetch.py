@@ -13,9 +13,9 @@ WORKERS = 3  # threads: reading and resizing an image take a fraction of an enco
 
 
 def prefetch(load: Callable[[T], R], items: Iterable[T], ahead: int = WORKERS) -> Generator[R, None, None]:
-    """`load` of each item, in their order, `ahead` of them in the making while one is taken.
+    """`load` of each item, in order; up to `ahead` items load while one is used.
 
-    An error of `load` is raised at the turn of its item. Closing the generator drops what nobody waits for.
+    An error of `load` is raised at the turn of its item. Closing the generator discards what was not taken.
     """
     queue: collections.deque[Future[R]] = collections.deque()
     with ThreadPoolExecutor(WORKERS) as pool:

@@ -1,4 +1,4 @@
-"""Prompts from ground truth: one function a type, the same for every variant.
+"""Prompts from ground truth: one function per type, the same for every variant.
 
 Coordinates are pixels of the original image, x to the right and y down. A point names a pixel by its column and row
 (the pixel in the corner is (0, 0)); a box is given by its edges x0, y0, x1, y1, so that a box around the single

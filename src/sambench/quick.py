@@ -1,4 +1,4 @@
-"""`sambench quick`: a first comparison on somebody's own data, in so many minutes and without a file of settings.
+"""`sambench quick`: a first comparison on the user's own data, in so many minutes and without a file of settings.
 
 It times the variants on the first images of a random sample, takes as many images as fit, writes a study of them and
 runs it. What it writes is a study like any other, to go on from.
@@ -36,7 +36,7 @@ STUDY_SECONDS, VARIANT_SECONDS, LATENCY_SECONDS = 60.0, 30.0, 10.0
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody wants to know. annotations, images: of a COCO-format data set. seed: of the sample of images."""
+    """What the user wants to know. annotations, images: of a COCO-format data set. seed: of the sample of images."""
 
     annotations: Path
     images: Path

@@ -124,7 +124,7 @@ def _prompts(table: pa.Table) -> Finding | None:
         return finding
     points, labels = _lengths(table, "points"), _lengths(table, "labels")
     if (points != 2 * labels).any():
-        return "labels", "one a point", "another number of them"
+        return "labels", "one per point", "another number of them"
     if (~table["box"].is_valid().to_numpy() & (points == 0)).any():
         return "points", "points or a box in every row", "neither"
     corners = pc.list_flatten(table["box"]).to_numpy().reshape(-1, 4)

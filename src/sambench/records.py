@@ -20,7 +20,7 @@ IMAGES = pa.schema(
         pa.field("identity", pa.string()),
     ]
 )
-# What the index has to say of a dataset, one row a note. kind: `count`, `left out`, `completed` or `warning`; count:
+# What the index notes about a dataset, one row per note. kind: `count`, `left out`, `completed` or `warning`; count:
 # how many images, instances or values it is about.
 NOTES = pa.schema(
     [
@@ -42,7 +42,7 @@ INSTANCES = pa.schema(
         pa.field("frequency", pa.string()),
     ]
 )
-# points: x0, y0, x1, y1, ...; labels: one a point; box: x0, y0, x1, y1. Null where the prompt has none.
+# points: x0, y0, x1, y1, ...; labels: one per point; box: x0, y0, x1, y1. Null where the prompt has none.
 PROMPTS = pa.schema(
     [
         pa.field("annotation_id", pa.int64()),
@@ -80,7 +80,7 @@ SEGANY = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
-# The masks of detector boxes, one row a box and selection rule; category and score are the detector's. Without a mask
+# The masks of detector boxes, one row per box and selection rule; category and score are the detector's. Without a mask
 # where the status is not ok.
 MASKS = pa.schema(
     [
@@ -116,7 +116,7 @@ AVERAGE_PRECISION_MASKS = pa.schema(
         *OF_PRECISION,
     ],
 )
-# Segment everything, one row an image, in a file of quality or of time: what the other one measures is null.
+# Segment everything, one row per image, in a file of quality or of time: what the other one measures is null.
 # predicted_iou to masks: masks left after each filter. matched_k: instances that the best k masks find, one number an
 # IoU threshold 0.5, 0.55, ... 0.95.
 SEGEVERY = pa.schema(
@@ -153,7 +153,7 @@ EFFICIENCY = pa.schema(
         *[pa.field(n, pa.string()) for n in ("unseen", "status")],
     ]
 )
-# Times of one variant and runtime, one row an image and pass; decode_ms and upsample_ms have one number a box.
+# Times of one variant and runtime, one row per image and pass; decode_ms and upsample_ms have one number per box.
 # requested_mib: what was asked for when memory ran out; peak_memory_mib then is what was in use before.
 LATENCY = pa.schema(
     [
@@ -165,7 +165,7 @@ LATENCY = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
-# Images a second, one row a batch size. images, boxes: done in `seconds`, of which encode_seconds went into the image
+# Images per second, one row per batch size. images, boxes: done in `seconds`, of which encode_seconds for the image
 # encoder and wait_seconds into waiting for images. requested_mib: as in LATENCY, or the estimate that kept a batch from
 # being tried.
 THROUGHPUT = pa.schema(
@@ -179,7 +179,7 @@ THROUGHPUT = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
-# Interactive segmentation, one row an instance and protocol: the IoU of the answer to `first` clicks, to one more, and
+# Interactive segmentation, one row per instance and protocol: the IoU of the answer to `first` clicks, to one more, and
 # so on, and the seconds of each answer. A single row without a protocol says why there is nothing.
 INTERACTIVE = pa.schema(
     [
@@ -204,7 +204,7 @@ CORRUPTIONS = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
-# A runtime against eager float32, one row an image and box: the IoU of the two masks of the token that eager chooses,
+# A runtime against eager float32, one row per image and box: the IoU of the two masks of the token that eager chooses,
 # its share of the image's area, and whether the runtime chooses that token too.
 AGREEMENT = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""What a job asks of a cluster: memory and minutes by stage, by variant (from its card) and by attempt.
+"""What a job requests from a cluster: memory and minutes by stage, by variant (from its card) and by attempt.
 
 The seconds are estimates, made to set time limits and to order and size jobs; measurements replace them where there
 are some (see schedule.py). No network library is imported here.
@@ -47,7 +47,7 @@ MARGIN = 4
 LONGEST = 24 * 60  # minutes; what most clusters allow
 NICE_STEPS = 100
 
-# Estimates, in floating-point operations a second. GPU: SAM-H at 2.78 images/s and SAM-B at 12.1 on an A100 in
+# Estimates, in floating-point operations per second. GPU: SAM-H at 2.78 images/s and SAM-B at 12.1 on an A100 in
 # float32, published by segment-anything-fast, are 15e12 and 9e12. CPU: SAM-B took 8.9 s on two cores, 84e9.
 GPU_FLOPS = 10e12
 CPU_FLOPS = 80e9
@@ -67,7 +67,7 @@ ESTIMATED = ("segany", "segevery", *CLOCKS, "agreement", "interactive", "corrupt
 
 
 def flops(card: Card) -> float:
-    """Roughly the operations of one image: two a parameter and patch of 16x16 pixels.
+    """Roughly the operations of one image: two per parameter and patch of 16x16 pixels.
 
     It is within a factor of three of what the efficiency stage counts for every variant (a test compares them).
     """
@@ -144,7 +144,7 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
 
 
 def niceness(study: Study, stage: str, wildcards: Mapping[str, str]) -> str:
-    """The option of sbatch that starts longer jobs first: a step a minute, few enough not to matter to other users."""
+    """The option of sbatch that starts longer jobs first: a step per minute, too few to matter to other users."""
     return f"--nice={NICE_STEPS - min(NICE_STEPS, round(estimate(study, stage, wildcards) / 60))}"
 
 

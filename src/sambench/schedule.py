@@ -224,7 +224,7 @@ def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: flo
     walls = [[count, run.wall / 3600, 100 * run.efficiency, 100 * run.overhead_share] for count, run in runs]
     longest = max(work, key=lambda task: task.seconds)
     over = [task for task in work if task.seconds > 60 * resources.LONGEST]
-    headers = ["stage", "jobs", "hours", "seconds a job", "Snakemake, %", "measured, %"]
+    headers = ["stage", "jobs", "hours", "seconds per job", "Snakemake, %", "measured, %"]
     return (
         tabulate(stages, headers, floatfmt=("", "d", ".1f", ".0f", ".1f", ".0f"))
         + "\n\n"

@@ -35,7 +35,7 @@ class Pattern(NamedTuple):
 
 # Names become parts of paths, and of command lines on a cluster: letters and digits of any alphabet.
 NAME = r"^[^\W_][\w.+-]*$"
-# Paths may hold whatever a file system takes, but for what breaks lines and, in results, what Snakemake reads as a
+# Paths may hold anything that a file system takes, except what breaks lines and, in results, what Snakemake reads as a
 # wildcard or a program as an option.
 PATH = r"^[^\x00-\x1f\x7f]*$"
 RESULTS = r"^[^-\x00-\x1f\x7f{}][^\x00-\x1f\x7f{}]*$"
@@ -365,9 +365,7 @@ class Latency(Section):
     images: Count = Field(description="how many images: the first ones by id that have annotations")
     boxes: Count = Field(description="boxes per image, decoded one by one")
     warmup: Count = Field(description="calls before the clock starts")
-    min_seconds: NotNegative = Field(
-        description="the images are gone through again and again for at least this many seconds"
-    )
+    min_seconds: NotNegative = Field(description="the images are timed in rounds until this many seconds have passed")
 
 
 class Throughput(Section):
@@ -520,15 +518,15 @@ class Dataset(Section):
     )
     image_limit: Maybe[Count] = Field(None, description="take only the first so many annotated images by id")
     generator: Maybe[Literal["scenes"]] = Field(
-        None, description="in the place of `annotations` and `images`: 24 generated images"
+        None, description="instead of `annotations` and `images`: 24 generated images"
     )
     title: str = Field("", description="for people")
     downloads: List[Name] = Field((), description="names of `downloads.tsv` that bring its files")
     sample: Maybe[SampleSource] = Field(
-        None, description="in the place of `downloads`: a small sample is fetched, its images one by one"
+        None, description="instead of `downloads`: a small sample is fetched, its images one by one"
     )
-    check_images: Maybe[CheckImages] = Field(None, description="in the place of the key of the same name at the top")
-    on_bad_image: Maybe[OnBadImage] = Field(None, description="in the place of the key of the same name at the top")
+    check_images: Maybe[CheckImages] = Field(None, description="instead of the key of the same name at the top")
+    on_bad_image: Maybe[OnBadImage] = Field(None, description="instead of the key of the same name at the top")
     exif: Literal["apply", "ignore", "auto"] = Field(
         "auto",
         description="the orientation that image files state: `apply` it, `ignore` it, or `auto`: apply it where only "
@@ -623,7 +621,7 @@ class DetectorCard(Card):
     """An entry of the registry of detectors: docs/detectors.md."""
 
     hub: Annotated[str, Field(pattern=HUB)] = Field(
-        "", description="a repository of the Hugging Face Hub, in the place of `checkpoints`"
+        "", description="a repository of the Hugging Face Hub, instead of `checkpoints`"
     )
     files: Names = Field(
         (),
@@ -633,8 +631,8 @@ class DetectorCard(Card):
     published: dict[Name, FilePath] = Field(
         {}, description="dataset: a file of results in the COCO format that is imported; it comes before the builder"
     )
-    score_threshold: Maybe[NotNegative] = Field(None, description="in the place of `detection.score_threshold`")
-    top_k: Maybe[Count] = Field(None, description="in the place of `detection.top_k`")
+    score_threshold: Maybe[NotNegative] = Field(None, description="instead of `detection.score_threshold`")
+    top_k: Maybe[Count] = Field(None, description="instead of `detection.top_k`")
 
 
 class Counts(Section):

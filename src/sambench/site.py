@@ -26,7 +26,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     texts = {page: (PROJECT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
-    texts["index.md"] = texts["index.md"].replace("(docs/images/", "(images/")
+    texts["index.md"] = texts["index.md"].replace('"docs/images/', '"images/')
     for page, text in {**texts, **reference.pages()}.items():
         files.append(File.generated(config, page, content=text))
     return files

@@ -90,7 +90,7 @@ def say_what_follows(say: Callable[[str], None]) -> None:
 
 
 class Watcher:
-    """Looks at the jobs of one executor, in the place of the plugin, which loses all of them when sacct fails."""
+    """Looks at the jobs of one executor, instead of the plugin, which loses all of them when sacct fails."""
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}  # when a SLURM job was first looked for

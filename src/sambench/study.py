@@ -25,7 +25,7 @@ PROSE_OF_CHECKPOINTS = ("sha256_source", "package")
 
 @dataclass(frozen=True)
 class Study:
-    """A checked configuration: its settings, the cards of all variants, and what rules and commands ask for."""
+    """A checked configuration: its settings, the cards of all variants, and what rules and commands need."""
 
     settings: Settings
     cards: Mapping[str, Card]

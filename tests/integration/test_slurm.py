@@ -189,9 +189,7 @@ def test_the_embedded_default_gives_the_tables_of_a_local_run(
     assert all(task.measured for task in on_cluster)
     overhead = (sum(record.seconds for record in records) - sum(task.seconds for task in on_cluster)) / len(records)
     predicted = simulate(work, 2, overhead=overhead, polling=POLLING)
-    print(
-        f"\n{len(records)} jobs, Snakemake {overhead:.1f} s a job; wall {wall:.0f} s, predicted {predicted.wall:.0f} s"
-    )
+    print(f"\n{len(records)} jobs, Snakemake {overhead:.1f} s per job; {wall:.0f} s, predicted {predicted.wall:.0f} s")
     assert predicted.wall == pytest.approx(wall, rel=0.2)
 
 

@@ -237,7 +237,7 @@ def changed(shared: Path, name: str) -> dict[str, torch.Tensor]:
         ("lora inside", r"LoRA layers that are not merged \(1 of 315 keys\)"),
         ("adapters", r"a model with adapters \(1 of 315 keys\)"),
         ("size", "sam_vit_b for images of 256 pixels"),
-        ("tokens", "10 mask tokens in the place of 4"),
+        ("tokens", "10 mask tokens instead of 4"),
     ],
 )
 def test_what_a_changed_file_seems_to_be(shared: Path, name: str, guess: str) -> None:

@@ -156,15 +156,11 @@ def test_a_study_is_named_by_its_file(tmp_path: Path, registries: dict[str, Any]
 
 
 def test_the_configurations_of_the_project_are_studies(root: Path) -> None:
-    """Each file of config/ that selects something, by its own name or, where folders have that name, by a near one."""
-    for file in sorted((root / "config").glob("*.yaml")):
-        if file.stem not in ("datasets", "detectors", "variants"):
-            name = read_study(read_study_file(file)).folder.rpartition("/")[2]
-            assert name == (
-                f"{file.stem}_study"
-                if (root / f"rules/{file.stem}.smk").exists() or file.stem in MEASURES
-                else file.stem
-            )
+    """Each has the name of its file; latency.yaml and the like, whose folder belongs to all studies, a near one."""
+    files = [file for file in (root / "config").glob("*.yaml") if "study:" in file.read_text()]
+    names = {file.stem: read_study(read_study_file(file)).folder for file in files}
+    assert names == {stem: f"results/{stem}{'_study' if stem in SHARED else ''}" for stem in names}
+    assert names["latency"] == "results/latency_study" and names["survey"] == "results/survey"
 
 
 def test_no_study_takes_the_name_of_a_folder_that_studies_share(root: Path) -> None:

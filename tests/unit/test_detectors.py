@@ -362,7 +362,7 @@ def test_successors_of_yolov8_find_boxes(cards: dict[str, Detector], tmp_path: P
     found, again = detector.detect([detector.prepare(image)] * 2)
     assert len(found.scores) == 40 and len(detector.choose_classes([])) == 80
     assert np.array_equal(found.scores, again.scores) and np.isfinite(found.boxes).all()
-    # One box an object without suppression: only the head that was trained for it gives boxes ready to use.
+    # One box per object without suppression: only the head that was trained for it gives boxes ready to use.
     assert detector.module.end2end is (name == "yolo26n")
 
 

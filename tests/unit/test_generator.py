@@ -25,7 +25,7 @@ from sambench.variants.base import BOX, MaskCandidates, Prompts, Upsampling, Var
 
 
 class OfficialPredictor:
-    """The closed form in the place of SamPredictor, as far as the official generator uses it."""
+    """The closed form instead of SamPredictor, as far as the official generator uses it."""
 
     device = torch.device("cpu")
 

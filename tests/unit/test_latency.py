@@ -148,7 +148,7 @@ def test_cumulative_times_by_hand(tmp_path: Path) -> None:
     }
     table = lines(facts, times(), resamples=500, seed=0)
     assert table["boxes"].tolist() == [1, 10, 20]
-    # encode, then five (ten for the third image) ms a box
+    # encode, then five (ten for the third image) ms per box
     assert table["cumulative_ms"].tolist() == pytest.approx(
         [(105 + 115 + 160) / 3, (150 + 160 + 250) / 3, (200 + 210 + 350) / 3]
     )

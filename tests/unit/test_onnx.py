@@ -1,4 +1,4 @@
-"""The engine onnxruntime: the same function as torch, checked, kept, and a status where it cannot be had."""
+"""The engine onnxruntime: the same function as torch, checked, kept, and a status where it is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A first comparison on somebody's own data: what is sampled, what fits the time, and the study that is written."""
+"""A first comparison on the user's own data: what is sampled, what fits the time, and the study that is written."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ def test_what_cannot_use_a_runtime_says_so(name: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="unsupported runtime"):
             build(card, runtime, [tmp_path], random_weights=True)
     assert card.availability([tmp_path], EAGER) != UNSUPPORTED_RUNTIME
-    assert load_cards()["sam_vit_b"].availability([tmp_path], FAST) != OK  # for want of weights, not of the runtime
+    assert load_cards()["sam_vit_b"].availability([tmp_path], FAST) != OK  # for lack of weights, not of the runtime
     assert load_cards()["sam_vit_b"].availability([tmp_path], FAST) != UNSUPPORTED_RUNTIME
 
 

@@ -1,4 +1,4 @@
-"""Images a second, the agreement of runtimes, and what becomes of both."""
+"""Images per second, the agreement of runtimes, and what becomes of both."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.ImageBo
     (hidden,) = measure(Steady(), tasks, batches=[1], min_seconds=0.3).to_dict("records")
     (waiting,) = measure(Reader(), tasks, batches=[1], min_seconds=0.6).to_dict("records")
     assert hidden["wait_seconds"] < 0.5 * hidden["seconds"] < waiting["wait_seconds"] / waiting["seconds"] * 10
-    # Three readers at 0.2 s an image: 15 images a second at most, of which the model needs a third of the time.
+    # Three readers at 0.2 s per image: 15 images per second at most, of which the model needs a third of the time.
     assert waiting["wait_seconds"] > 0.3 * waiting["seconds"]
     assert waiting["images"] / waiting["seconds"] > 1 / 0.2, "images are not read one after the other"
 

@@ -64,9 +64,9 @@ class Annotations:
 def read(path: Path | Sequence[Path], geometry: Geometry = "masks", faults: Faults | None = None) -> Annotations:
     """Read and check an annotation file, or several as one (merging.py).
 
-    faults: takes in what is wrong with single annotations, for the caller to tell; without it `read` tells.
+    faults: takes in what is wrong with single annotations, for the caller to report; without it `read` reports it.
 
-    Raises InputError for whatever is not as the COCO format has it.
+    Raises InputError for anything that does not follow the COCO format.
     """
     own = faults or Faults()
     paths = [path] if isinstance(path, Path) else list(path)

@@ -113,7 +113,7 @@ def index(
     on_bad_image: `skip` leaves out pictures that cannot be used, with their annotations. report: a text file for all
     faults where there are several.
 
-    Raises InputError for whatever is not as the COCO format has it, and for images that are not there or not usable.
+    Raises InputError for anything that does not follow the COCO format, and for missing or unusable images.
     """
     faults = Faults(report)
     truth = read(annotations, faults=faults)

@@ -55,7 +55,7 @@ def kind_of_path(path: Path) -> str:
 
 
 def found_instead(path: Path, document: Any = None) -> tuple[str, str]:
-    """What stands in the place of COCO annotations, and what to do; both empty where that is not known."""
+    """What stands instead of COCO annotations, and what to do; both empty where that is not known."""
     kind = kind_of_document(document) if document is not None else kind_of_path(path)
     if kind:
         return IMPORTED[kind], f"`sambench import {path} --images FOLDER -o instances.json` makes COCO of it"

@@ -114,7 +114,7 @@ class _Scene:
         return (upper * (cell - v) + lower * v) // (cell * cell)
 
     def add(self, half_axes: tuple[int, int], crowd: bool) -> None:
-        """Paint an object where half of every earlier one stays visible; none after 50 vain attempts."""
+        """Paint an object where half of every earlier one stays visible; none after 50 failed attempts."""
         for _ in range(50):
             category_id = 1 if crowd else self.between(1, len(CATEGORIES))
             mask, along = self.crowd() if crowd else self.shape(CATEGORIES[category_id - 1], half_axes)
@@ -242,7 +242,7 @@ def _annotation(annotation_id: int, image_id: int, category_id: int, mask: np.nd
 
 
 def _polygons(mask: np.ndarray) -> list[list[int]] | None:
-    """The outlines of a mask along the edges of its pixels, one polygon a part; None when it has holes.
+    """The outlines of a mask along the edges of its pixels, one polygon per part; None when it has holes.
 
     COCO's rasterizer gives exactly the mask back.
     """

@@ -129,7 +129,7 @@ def import_boxes(
     document: the parsed annotation file `annotations`; images: those that are wanted, which may be a part of them.
     warnings: takes in what looks wrong with the whole file, and how often.
 
-    Boxes that stick out of their image are cut there, all others are taken as they are. Raises InputError for whatever
+    Boxes that stick out of their image are cut there, all others are taken as they are. Raises InputError for anything
     `sambench score` refuses, such as the id of an image or category that the dataset does not have, and for boxes that
     are beyond doubt in another format.
     """

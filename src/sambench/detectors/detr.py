@@ -121,7 +121,7 @@ def best_pairs(scores: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int],
 
 @contextmanager
 def _only_local(folder: Path) -> Iterator[None]:
-    """Read a model folder without network, progress bars and reports; whatever is wrong with it becomes one line.
+    """Read a model folder without network, progress bars and reports; any error becomes one line.
 
     `local_files_only` is not enough: configurations ask the Hub about a backbone of which they only have the name.
     """

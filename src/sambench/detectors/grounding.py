@@ -2,7 +2,7 @@
 
 The text is `[CLS] person . bicycle . ... [SEP]`. From phrase to class there is no comparison of strings: each class
 knows the positions of its own tokens, and its score for a query is the mean of the sigmoids of the query's logits at
-these positions. That is how both official evaluations have it: PostProcessCocoGrounding in demo/test_ap_on_coco.py of
+these positions. Both official evaluations do the same: PostProcessCocoGrounding in demo/test_ap_on_coco.py of
 IDEA-Research/GroundingDINO, convert_grounding_to_cls_scores in mmdet/models/dense_heads/atss_vlfusion_head.py of
 MMDetection.
 """
@@ -38,7 +38,7 @@ class Text:
 
 
 def phrase(name: str) -> str:
-    """What is said for a category: `bow_(weapon)` -> `bow`, as GLIP has it for LVIS (od_to_grounding.py).
+    """What is said for a category: `bow_(weapon)` -> `bow`, as in GLIP for LVIS (od_to_grounding.py).
 
     Full stops and question marks would end a phrase, so they become spaces. Two categories may get the same phrase, and
     then the same scores.
@@ -77,7 +77,7 @@ def make_texts(names: Sequence[str], tokenizer: Any, limit: int) -> list[Text]:
 
 
 class GroundingDetector(HubDetector):
-    """A detector of whatever is named. With several texts the network sees each image once a text."""
+    """A detector of anything that is named. With several texts the network sees each image once per text."""
 
     auto = "AutoModelForZeroShotObjectDetection"
     families = frozenset({"grounding-dino", "mm-grounding-dino"})

@@ -33,11 +33,11 @@ class Detector(Card):
 
     builder: `module:function` that takes (runtime, **arguments) and returns a BoxDetector with random weights; empty
         for a detector of which there are only published boxes.
-    hub, files: a repository of the Hugging Face Hub and what is needed of it, in the place of `checkpoints`; the files
+    hub, files: a repository of the Hugging Face Hub and what is needed of it, instead of `checkpoints`; the files
         lie in a folder of the detector's name.
     published: dataset -> a file of results in the COCO format, relative to the working directory. It comes before
         running the network.
-    score_threshold, top_k: in the place of those of the config's `detection`.
+    score_threshold, top_k: instead of those of the config's `detection`.
     """
 
     hub: str = ""
@@ -83,7 +83,7 @@ class Detector(Card):
         return self.availability(folders)
 
     def remedy(self, dataset: str, folders: Iterable[Path]) -> str:
-        """One line on what is missing and how to get it; empty when the boxes can be had."""
+        """One line on what is missing and how to get it; empty when the boxes can be made or read."""
         state = self.state(dataset, folders)
         if state == NO_BOXES:
             return (
@@ -102,7 +102,7 @@ class Detector(Card):
 class Overview:
     """One line of a list of detectors.
 
-    licence: of the code and of the weights. params_m: millions, None where nobody counted. status: `ok` or what is
+    licence: of the code and of the weights. params_m: millions, None where not counted. status: `ok` or what is
     missing here; reason: how to get it, empty for `ok`.
     """
 
@@ -117,7 +117,7 @@ class Overview:
 def overview(cards: Mapping[str, Detector], folders: Iterable[Path]) -> list[Overview]:
     """Every detector with what is missing here, in the order of the cards.
 
-    Of a detector that is only known by published boxes the first missing file is told; one that runs is judged by its
+    Of a detector that is only known by published boxes the first missing file is named; one that runs is judged by its
     code and weights, whatever boxes are published too.
     """
     folders = list(folders)

@@ -134,7 +134,7 @@ def _level(inputs: int) -> tuple[NormedConv, NormedConv]:
 
 
 class RegionHead(nn.Module):
-    """One map (B, 256, h, w) -> logits (B, 3, h, w) and deltas (B, 12, h, w) of its three anchors a cell."""
+    """One map (B, 256, h, w) -> logits (B, 3, h, w) and deltas (B, 12, h, w) of its three anchors per cell."""
 
     def __init__(self) -> None:
         super().__init__()

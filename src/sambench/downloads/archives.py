@@ -1,4 +1,4 @@
-"""Unpacking archives of strangers: only plain files and folders, and nothing outside of the folder given."""
+"""Unpacking untrusted archives: only plain files and folders, and nothing outside of the folder given."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Download:
     """A file to fetch, what is known to check it by, and where it belongs.
 
     file: its name on the server and in the cache; urls: the addresses that serve it, tried in this order.
-    bytes, sha256, md5, git_blob: of what the addresses serve, an archive included; None or empty when nobody says.
+    bytes, sha256, md5, git_blob: of what the addresses serve, an archive included; None or empty when unknown.
         git_blob is what `git hash-object` gives, for files that are kept in a git repository.
     unpack: the path in the archive that `target` stands for; empty for a file that stays as it is.
     target: where the study looks for it, relative to the working directory.
@@ -74,7 +74,7 @@ class Download:
 
     @property
     def source(self) -> str:
-        """Where it comes from, for a message; empty when nobody knows."""
+        """Where it comes from, for a message; empty when unknown."""
         packages = [f"the package {self.package.name} {self.package.version}"] if self.package else []
         return " or ".join([*self.urls[:1], *packages])
 
@@ -199,7 +199,7 @@ def from_checkpoints(
 
 
 def fetchable(checkpoints: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether somebody is known to serve one of a card's checkpoints."""
+    """Whether a public address serves one of a card's checkpoints."""
     return any(checkpoint.get("url") or checkpoint.get("package") for checkpoint in checkpoints)
 
 

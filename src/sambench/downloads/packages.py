@@ -95,7 +95,7 @@ def _take(item: Download, package: Package, served: Download, archive: Path, cop
 def find(package: Package, settings: IndexSettings | None = None) -> tuple[str, Download, dict[str, Any]]:
     """The address of a package's file, what it must be, and how to connect (arguments of httpx2.Client).
 
-    A wheel is preferred to a source package, as installers have it.
+    A wheel is preferred to a source package, as installers do.
 
     Raises TransferError when no index has it or none answers.
     """

@@ -55,7 +55,7 @@ def fetch_sample(sample: Sample, store: Store) -> None:
 
     Images that are here are kept, so that an interrupted run goes on.
 
-    Raises InputError when the annotations or an image cannot be had or are not what they must be.
+    Raises InputError when the annotations or an image cannot be fetched or are not what they must be.
     """
     if store.offline:
         where = f"put the annotations at {sample.annotations} and the images into {sample.folder}"
@@ -176,7 +176,7 @@ def _again(
     broken: tuple[type[Exception], ...],
     final: tuple[type[Exception], ...],
 ) -> None:
-    """Call until it ends well, at most as often as the policy has it."""
+    """Call until it succeeds, at most as often as the policy has it."""
     for number in range(policy.attempts):
         try:
             attempt()

@@ -196,7 +196,7 @@ def download_all(items: Iterable[Download], store: Store) -> None:
     """Fetch and link what the checkout lacks; one that fails does not keep the others from coming.
 
     Raises InputError when something is missing at the end, or at once when the disk is too small for all of it. What
-    must be put where by hand is printed, one line a file.
+    must be put where by hand is printed, one line per file.
     """
     missing = [item for item in items if not store.placed(item)]
     absent = [item for item in missing if not store.has(item) and not store.waits(item)]

@@ -28,7 +28,7 @@ from sambench.errors import InputError
 UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 # Answers that may be another one in a moment; every other one from 400 on is final.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-UNKNOWN_LENGTH = 20_000_000_000  # bytes that are taken of a file whose length nobody says
+UNKNOWN_LENGTH = 20_000_000_000  # bytes that are taken of a file of unknown length
 LONGEST_PAUSE = 60.0  # seconds, whatever a server's Retry-After asks for
 
 
@@ -45,7 +45,7 @@ class RetryPolicy:
     connections: int = 5
 
     def with_alternative(self) -> RetryPolicy:
-        """For an address that need not be waited for, since another one has the same file."""
+        """For an address that is not worth waiting for, since another one has the same file."""
         return replace(self, connections=1)
 
 
@@ -75,7 +75,7 @@ def receive(
 
     When the whole is wrong and its beginning came from another attempt, everything is fetched once more: a server
     may have changed the file in between. What is wrong after that is deleted. options: further arguments of
-    httpx2.Client, such as `auth`. quiet: one of many small files, whose progress nobody wants to see.
+    httpx2.Client, such as `auth`. quiet: one of many small files, without a progress bar of its own.
 
     Raises TransferError when the address does not give the file that `item` describes.
     """
@@ -134,7 +134,7 @@ def discard(part: Path) -> None:
 
 
 def _persist(attempt: Callable[[], None], part: Path, policy: RetryPolicy) -> None:
-    """Call until it ends well; attempts that lengthen the file do not count as failures."""
+    """Call until it succeeds; attempts that lengthen the file do not count as failures."""
     longest, failures = size(part), 0
     while True:
         try:

@@ -92,7 +92,7 @@ class Evaluator:
     def add(
         self, image: dict[str, Any], annotations: Sequence[dict[str, Any]], detections: Sequence[dict[str, Any]]
     ) -> None:
-        """One image with all its annotations and all its detections; once an image.
+        """One image with all its annotations and all its detections; once per image.
 
         image: `id`, for masks `height` and `width`, for LVIS `neg_category_ids` and `not_exhaustive_category_ids`.
         annotations: `id`, `category_id`, `area`, `bbox` or `segmentation`, for COCO `iscrowd` (0 where absent).

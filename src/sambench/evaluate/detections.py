@@ -74,7 +74,7 @@ def box_ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class DetectedMasks:
-    """The masks of detector boxes, one row a box and selection rule, as run-lengths made beside the decoding.
+    """The masks of detector boxes, one row per box and selection rule, as run-lengths made beside the decoding.
 
     first: the row of the planned prompts that the boxes start at.
     """

@@ -34,7 +34,7 @@ Box = tuple[int, int, int, int]
 class Settings:
     """Thresholds under their official names; the defaults are segment-anything's.
 
-    points_per_batch: prompts a decode; None takes the variant's own, which changes logits by rounding only.
+    points_per_batch: prompts per decode; None takes the variant's own, which changes logits by rounding only.
     pred_iou_thresh, stability_score_thresh: a mask is kept above the first and from the second on; 0 keeps all.
     stability_score_offset: how far the threshold moves for the stability score.
     box_nms_thresh: box IoU above which the mask with the lower predicted IoU goes.

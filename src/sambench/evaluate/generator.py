@@ -88,7 +88,7 @@ def _prompt_kind(sampler: Sampler) -> str | None:
 
 
 def _grid(variant: Variant, image: np.ndarray, side: int, settings: Settings, trace: Trace) -> Masks:
-    """A grid on the image and on each of its crops, as segment-anything and SAM 2 have it."""
+    """A grid on the image and on each of its crops, as in segment-anything and SAM 2."""
     height, width = image.shape[:2]
     crops = crop_boxes(height, width, settings.crop_n_layers, settings.crop_overlap_ratio)
     grids = [
@@ -139,7 +139,7 @@ def _from_boxes(
     settings: Settings,
     trace: Trace,
 ) -> Masks:
-    """One mask a box, the single-mask token, nothing dropped (MobileSAMv2/Inference.py)."""
+    """One mask per box, the single-mask token, nothing dropped (MobileSAMv2/Inference.py)."""
     size = image.shape[:2]
     features = _encode(variant, image, trace)
     prompts = Prompts(boxes=boxes.astype(np.float32), targets=targets if variant.uses_ground_truth else None)
@@ -177,7 +177,7 @@ def _encode(variant: Variant, image: np.ndarray, trace: Trace) -> Any:
 
 
 def _points(fractions: np.ndarray, size: tuple[int, int]) -> Prompts:
-    """(N, 2) fractions -> one prompt a point, in pixels; float64, so that the variant rounds only once."""
+    """(N, 2) fractions -> one prompt per point, in pixels; float64, so that the variant rounds only once."""
     points = fractions * np.array(size)[None, ::-1]
     return Prompts(points=points[:, None], labels=np.ones((len(points), 1), dtype=np.int64))
 

@@ -1,4 +1,4 @@
-"""Which boxes can change an average precision: what is asked before their masks are decoded.
+"""Which boxes can change an average precision: looked up before their masks are decoded.
 
 LVIS looks at the 300 best detections of an image, over all categories, and then only at those whose category is known
 to be in the image or known not to be (Gupta et al. 2019, section 3; lvis/results.py, lvis/eval.py). COCO looks at the

@@ -55,12 +55,12 @@ def score(
 ) -> dict[str, Any]:
     """All statistics of the format's own evaluator as fractions, unrounded, and what they were made from.
 
-    iou_type: SEGM or BBOX; when empty, masks if the first result has one. max_dets: in the place of the format's own
+    iou_type: SEGM or BBOX; when empty, masks if the first result has one. max_dets: instead of the format's own
     limit, most detections that are looked at. `over_max_dets` in the answer: images with more objects than that, of
     which some cannot be found.
     A file is LVIS where its images have `neg_category_ids`, else COCO.
 
-    Raises InputError for whatever is wrong with either file.
+    Raises InputError for anything wrong with either file.
     """
     if iou_type not in ("", *IOU_TYPES):
         raise InputError("--iou-type", expected=" or ".join(IOU_TYPES), found=iou_type)

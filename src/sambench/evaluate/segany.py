@@ -196,11 +196,11 @@ class Outcome(Protocol):
         """Fill in the rows of a batch that was decoded."""
 
     def give_up(self, rows: np.ndarray, status: str) -> None:
-        """Say of rows why there is nothing."""
+        """Give rows without a mask their status."""
 
 
 class ChosenIous:
-    """The columns of prompts from ground truth, one row a prompt, everything null until it is scored.
+    """The columns of prompts from ground truth, one row per prompt, everything null until it is scored.
 
     selections: the rules whose IoU is wanted; `argmax` always is. boundary: whether the boundary IoU of the mask that
     `argmax` chooses is wanted too.

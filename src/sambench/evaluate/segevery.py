@@ -1,4 +1,4 @@
-"""Segment everything on a dataset: one record an image, either of time or of quality.
+"""Segment everything on a dataset: one record per image, either of time or of quality.
 
 Quality needs no quiet machine and may run beside other jobs; time is measured on the same code with the images in
 memory and everything warmed up. Average recall is class-agnostic: what is stored of an image are counts of matched

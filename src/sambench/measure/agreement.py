@@ -1,6 +1,6 @@
 """How far the masks of a runtime are from those of eager float32 with the official decoder: what speed changes.
 
-It needs no ground truth, so random weights serve too: it tells runtimes apart, not variants. Both runs
+It needs no ground truth, so random weights serve too: it compares runtimes, not variants. Both runs
 see the same images and boxes, and the mask compared is that of the token that eager float32 chooses, so that two tokens
 of nearly the same score are not mistaken for two masks.
 """
@@ -42,7 +42,7 @@ def answers(
     boxes: np.ndarray,
     tokens: Sequence[np.ndarray] | None = None,
 ) -> list[Answers]:
-    """Masks of relative boxes (N, 4) on each image: of the given tokens (N,) an image, else of the chosen ones."""
+    """Masks of relative boxes (N, 4) on each image: of the given tokens (N,) per image, else of the chosen ones."""
     found = []
     for number, (image_id, image) in enumerate(track(images, len(images), f"agreement {variant.name}")):
         height, width = image.shape[:2]
@@ -63,7 +63,7 @@ def answers(
 
 
 def compare(reference: Sequence[Answers], other: Sequence[Answers]) -> pd.DataFrame:
-    """Rows with the columns of records.AGREEMENT, one a box; two empty masks agree."""
+    """Rows with the columns of records.AGREEMENT, one per box; two empty masks agree."""
     rows: list[dict[str, Any]] = []
     for one, two in zip(reference, other, strict=True):
         areas, found = masks.area(one.packed), masks.area(two.packed)

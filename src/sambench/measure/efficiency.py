@@ -159,8 +159,8 @@ def count_variant(variant: NeuralVariant, size: tuple[int, int] = IMAGE_SIZE) ->
     """Cost of a variant as it stands.
 
     The path is that of one box and the single-mask token: encode, decode, and one mask brought to `size`. What runs
-    once an image counts as image encoder, also where the module belongs to the decoder (SAM 2's projections of its
-    finer maps, SAM-HQ's features); what runs once a prompt as prompt encoder or mask decoder. All mask tokens are
+    once per image counts as image encoder, also where the module belongs to the decoder (SAM 2's projections of its
+    finer maps, SAM-HQ's features); what runs once per prompt as prompt encoder or mask decoder. All mask tokens are
     decoded, as in the official decoders. The image is resized before anything is counted.
     """
     prepared = variant.prepare(np.zeros((*size, 3), dtype=np.uint8))

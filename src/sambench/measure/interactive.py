@@ -7,7 +7,7 @@ the last answer is most wrong (`evaluate/trajectory.py`). Every answer is decode
     box_clicks      the annotation's box, then K clicks
     *_fed           the same, with the logits of each answer going back to the decoder as a mask prompt
 
-What follows from the scores (mean IoU after k clicks, number of clicks to an IoU) is the table's business.
+What follows from the scores (mean IoU after k clicks, number of clicks to an IoU) is left to the table.
 """
 
 from __future__ import annotations

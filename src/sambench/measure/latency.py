@@ -48,7 +48,7 @@ class ImageTime:
 
 
 def time_image(variant: Variant, image: np.ndarray, boxes: np.ndarray, device: torch.device) -> ImageTime:
-    """Time one image, (H, W, 3) uint8, with relative boxes (K, 4), one decode a box.
+    """Time one image, (H, W, 3) uint8, with relative boxes (K, 4), one decode per box.
 
     `encode` takes the image to the device; masks stay there, enlarged to the image's size.
     """

@@ -12,7 +12,7 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def onnx_cost(path: Path) -> tuple[int, dict[str, int]]:
-    """(parameters, FLOPs by operator): floating-point initializers, and two FLOPs a product.
+    """(parameters, FLOPs by operator): floating-point initializers, and two FLOPs per product.
 
     Batch normalization is usually folded into the convolutions of a file, so it may have fewer parameters than the
     module that it was exported from. Activations, norms and biases are not counted.

@@ -1,4 +1,4 @@
-"""What every measurement of a variant needs around it: the variant, a look at the machine, a row whatever happens."""
+"""What every measurement of a variant needs around it: the variant, a look at the machine, a row in any case."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _measure(
 
 
 def out_of_memory(error: BaseException, device: torch.device) -> dict[str, Any]:
-    """A row of what was in use at most, and of what was asked for on top of it where the error says so."""
+    """A row of the peak memory in use, and of the size of the failed request where the error states it."""
     return {"peak_memory_mib": peak_mib(device), "requested_mib": requested_mib(error), "status": OUT_OF_MEMORY}
 
 

@@ -1,4 +1,4 @@
-"""How many images a second a variant gets through with their ground-truth boxes, at several batch sizes.
+"""How many images per second a variant gets through with their ground-truth boxes, at several batch sizes.
 
 A batch of images goes through the encoder at once, then every image's boxes are decoded and the chosen masks enlarged:
 the calls of the accuracy runs. Images are read from disk and prepared by threads ahead of the batch that is computed;
@@ -44,7 +44,7 @@ class ImageBoxes:
 
 
 def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
-    """One task an image. Tables carry the columns of results/records.py; every image has instances."""
+    """One task per image. Tables carry the columns of results/records.py; every image has instances."""
     xywh = instances[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
     rows_of = instances.groupby("image_id").indices
@@ -112,7 +112,7 @@ def measure(
     memory_limit_mib: float | None,
     min_seconds: float,
 ) -> pd.DataFrame:
-    """Rows with the columns of records.THROUGHPUT, one a batch size, the smallest first.
+    """Rows with the columns of records.THROUGHPUT, one per batch size, the smallest first.
 
     memory_limit_mib: of the GPU, or of the process on the CPU; None: nine tenths of what there is. The last row says
     why batches grew no further: memory ran out, or the next batch would be over the limit by the growth so far (on a

@@ -64,7 +64,7 @@ def check_sizes(path: Path) -> Report:
 
 
 def no_ultralytics(path: Path, error: ModuleNotFoundError) -> InputError:
-    """What to tell where the extra is not installed."""
+    """The message where the extra is not installed."""
     return InputError(
         path,
         expected="the package ultralytics",
@@ -211,7 +211,7 @@ def prompt_rows(fixture: Mapping[str, Any]) -> list[Row]:
             boxes = np.array(case["boxes"], dtype=np.float64)
             if (scale != 1).any():
                 boxes = np.trunc(boxes * np.tile(scale, 2))
-            # The official list is a set; ours has an entry a box.
+            # The official list is a set; ours has an entry per box.
             chosen = select_by_box(masks, boxes).tolist()
             rows.append(same("box", what, sorted(set(chosen)), sorted(case["returned_mask_index"])))
             rows.append(same("box", f"{what} pairing", len(chosen), len(boxes)))

@@ -42,7 +42,7 @@ class Finished:
 def find_study(where: Path) -> Finished:
     """The study of a configuration file, or of a folder such as results/mobilesam.
 
-    Raises InputError when it is neither, or of a folder nothing tells what the study was.
+    Raises InputError when it is neither, or when a folder does not say what the study was.
     """
     if where.is_dir():
         # The job that made the table left its values beside its log.

@@ -38,7 +38,7 @@ def front_panel(
     height: int,
     ends: tuple[str, str] | None = None,
 ) -> Any:
-    """Points, those of the front with their names and a line: the best that is to be had at a cost.
+    """Points, those of the front with their names and a line: the best quality at each cost.
 
     data: what is drawn, `rows` or what a reader chose of them. cost, quality: columns. titles: of both axes. colour:
     the column that colours tell. shown: titles by column of what a mark tells. ends: the columns of the interval of the

@@ -94,7 +94,7 @@ def plan(study: Study) -> dict[str, Any]:
 
 
 def ceilings(plan: Mapping[str, Any]) -> set[str]:
-    """The variants of a plan that are given the ground truth: nobody can choose them, so they have no rank."""
+    """The variants of a plan that are given the ground truth: they cannot be chosen, so they have no rank."""
     found = set()
     for name, builder in plan["untrained"].items():
         module, _, attribute = builder.partition(":")

@@ -270,7 +270,7 @@ def job_facts(
     if origin.get("git_commit", "unknown") != "unknown":
         tags["mlflow.source.git.commit"] = origin["git_commit"]
         tags["git_dirty"] = origin.get("git_dirty", "")
-    # Counts are shared by all data sets and runtimes: their time is nobody's own.
+    # Counts are shared by all data sets and runtimes: their time belongs to no single one.
     own = [file for file in present if file.parent != results / "efficiency"] or present
     times = list(job_times(results, own))
     started, ended = min((t[0] for t in times), default=0.0), max((t[1] for t in times), default=0.0)

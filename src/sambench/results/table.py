@@ -35,7 +35,7 @@ class Table:
     name: of its files, results/{study}/tables/{name}.*, and of its page everywhere.
     order: its place in report and lists.
     title, explanation: for people; units, decimals: of columns, one decimal where nothing is said.
-    schema: of the Parquet file. key: the columns that name a row, but for the selection rule.
+    schema: of the Parquet file. key: the columns that name a row, apart from the selection rule.
     selected: whether a study has the table.
     sources: the files it is made of, relative to the working directory.
     settings: what else decides about its content, as plain values; an edit makes the table again.

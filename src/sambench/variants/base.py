@@ -1,6 +1,6 @@
 """The contract that every variant obeys: encode images once, then decode prompts into candidate masks.
 
-    features = variant.encode(images)                # list of (H, W, 3) uint8 RGB -> one opaque value an image
+    features = variant.encode(images)                # list of (H, W, 3) uint8 RGB -> one opaque value per image
     candidates = variant.decode(features[i], prompts)  # prompts of one image -> every mask token, with its score
 
 Which of the candidate masks counts is not the variant's business: the evaluator applies the selection rules
@@ -75,7 +75,7 @@ class Runtime:
         return torch.device(name)
 
     def missing_device(self) -> str:
-        """Why the device cannot be had here, in a few words; empty when it can."""
+        """Why the device is not available here, in a few words; empty when it is."""
         kind, _, number = self.device.partition(":")
         if kind in ("auto", "cpu", "meta"):
             return ""
@@ -335,10 +335,10 @@ class Variant(ABC):
 
     @abstractmethod
     def encode_prepared(self, prepared: Sequence[Any]) -> list[Any]:
-        """The image encoder on a batch of prepared images; one opaque value an image."""
+        """The image encoder on a batch of prepared images; one opaque value per image."""
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Any]:
-        """Images, (H, W, 3) uint8 RGB of any sizes -> features, one opaque value an image."""
+        """Images, (H, W, 3) uint8 RGB of any sizes -> features, one opaque value per image."""
         return self.encode_prepared([self.prepare(image) for image in images])
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """What a variant has to beat, and what none can beat: the filled box, GrabCut, and the ground truth itself.
 
-No baseline has weights. All give masks of the original size, one token a prompt, without a predicted IoU.
+No baseline has weights. All give masks of the original size, one token per prompt, without a predicted IoU.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def grabcut_mask(image: np.ndarray, fill: np.ndarray) -> np.ndarray:
     if w * h < GRABCUT_SAMPLES or size[0] * size[1] - w * h < GRABCUT_SAMPLES:
         return fill
     labels = np.zeros((size[1], size[0]), np.uint8)
-    cv2.setRNGSeed(0)  # the generator is one a thread, and every call leaves it elsewhere
+    cv2.setRNGSeed(0)  # the generator is one per thread, and every call leaves it elsewhere
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(crop, labels, (x, y, w, h), *models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_RECT)
     foreground = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)

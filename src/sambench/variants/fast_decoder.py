@@ -8,7 +8,7 @@ The official modules stay as they are and hold the weights; this is their forwar
    image. Mask prompts change them before, and switch this off.
 2. Seven to eleven tokens meet thousands of cells, so projections go to the tokens: (cells Wk) q = cells (Wk q). The
    bias of the keys adds the same to all cells, which a softmax ignores; that of the outputs goes through a softmax that
-   sums to one. The last attention is asked only for the tokens that are read.
+   sums to one. The last attention is computed only for the tokens that are read.
 3. Cells are rows throughout. A transposed convolution with stride 2 is then one matrix product, a norm over channels
    one over the last axis, and both are done a few hundred cells at a time, so that they stay in the cache of a CPU.
 

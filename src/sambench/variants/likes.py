@@ -17,7 +17,7 @@ def complete(entries: Entries, known: Entries | None = None) -> dict[str, Mappin
 
     Keys that an entry gives itself win. known: further entries that may be named.
 
-    Raises InputError for a name that nobody has, a circle, and a `file` where the other one has several.
+    Raises InputError for an unknown name, a circle, and a `file` where the other one has several.
     """
     every = {**(known or {}), **entries}
     return {name: _filled(name, entry, every) for name, entry in entries.items()}

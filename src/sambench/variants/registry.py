@@ -87,7 +87,7 @@ def refuse_mistaken_files(card: Card, paths: Sequence[Path], folders: Iterable[P
 
 
 def load(loader: Loader, paths: Sequence[Path]) -> None:
-    """Let a variant or a detector load its files. Raises BadWeights for whatever is wrong with them."""
+    """Let a variant or a detector load its files. Raises BadWeights for anything wrong with them."""
     from sambench.memory import memory_guard
 
     try:

@@ -234,7 +234,7 @@ class Sam2Variant(StretchVariant):
     @torch.inference_mode()
     def decode(self, features: Features, prompts: Prompts) -> MaskCandidates:
         points, labels = self.labelled_points(features, prompts)
-        # transformers counts images in front of prompts: there is one. But it has one mask an image, so with masks
+        # transformers counts images in front of prompts: there is one. But it has one mask per image, so with masks
         # each prompt is an image's only one.
         images, masks = 1, prompts.masks
         if masks is not None:

@@ -101,10 +101,10 @@ def guess_kind(state: Mapping[str, torch.Tensor]) -> str:
         return "an image encoder alone: the file lacks the decoder"
     shape = tuple(getattr(state.get(POSITIONS), "shape", ()))
     if len(shape) == 4 and shape[3] in VIT_WIDTHS and shape[1:3] != (64, 64):
-        return f"{VIT_WIDTHS[shape[3]]} for images of {16 * shape[1]} pixels in the place of 1024"
+        return f"{VIT_WIDTHS[shape[3]]} for images of {16 * shape[1]} pixels instead of 1024"
     tokens = tuple(getattr(state.get("mask_decoder.mask_tokens.weight"), "shape", ()))
     if tokens and tokens[0] != 4:
-        return f"a decoder with {tokens[0]} mask tokens in the place of 4"
+        return f"a decoder with {tokens[0]} mask tokens instead of 4"
     return ""
 
 

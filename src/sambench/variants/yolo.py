@@ -4,7 +4,7 @@ Networks and suppression are those of the package `ultralytics`, which is AGPL-3
 is imported nowhere else in sambench, and here only when a variant is built. So are letterbox, boxes and masks of
 YOLOv8-seg; those of FastSAM follow the older version that FastSAM ships (letterbox.py).
 
-Selection follows FastSAM's fastsam/prompt.py, one mask a prompt in the order of the prompts. The official
+Selection follows FastSAM's fastsam/prompt.py, one mask per prompt in the order of the prompts. The official
 `box_prompt` returns the masks of a Python set instead, where order and pairing are lost.
 """
 
@@ -40,7 +40,7 @@ def ultralytics() -> SimpleNamespace:
 
     It writes a settings file into the home, asks the network whether it is online, sets OMP_NUM_THREADS to 1
     for every later process, switches OpenCV's threads off, changes how numpy and torch print, and puts
-    functions of its own in the place of torch.save and PIL.Image.open.
+    functions of its own instead of torch.save and PIL.Image.open.
     """
     settings = tempfile.TemporaryDirectory(prefix="sambench-ultralytics-")
     os.environ.setdefault("YOLO_CONFIG_DIR", settings.name)
@@ -157,7 +157,7 @@ def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray)
 
 
 class YoloSegVariant(NeuralVariant):
-    """A YOLOv8-seg network with one mask a prompt.
+    """A YOLOv8-seg network with one mask per prompt.
 
     size: the longer side of the network's input; the image keeps its shape and is padded with grey to
         multiples of 32, so inputs of several images differ in shape and are encoded one by one.

@@ -27,7 +27,7 @@ def enough(tables: frozenset[str]) -> bool:
 
 
 def costs_beside_accuracy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of accuracy (with a number) with the columns of COSTS and `device`; a cost that nobody measured is NaN.
+    """Rows of accuracy (with a number) with the columns of COSTS and `device`; a cost that was not measured is NaN.
 
     The time of `batch_ms` is that of an image and its ground-truth boxes in a batch, from the table `throughput`.
     """

@@ -60,7 +60,7 @@ TABLE = Table(
     order=100,
     title="Agreement of runtimes",
     explanation="Mean IoU in per cent of the masks of a runtime with those of eager float32 and the official decoder "
-    "on the same boxes: what a faster runtime changes. With random weights it tells runtimes apart, not variants.",
+    "on the same boxes: what a faster runtime changes. With random weights it compares runtimes, not variants.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime"),
     selected=lambda study: "agreement" in study["measures"],

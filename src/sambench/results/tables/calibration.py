@@ -27,7 +27,7 @@ KEPT = (90, 75, 50, 25)  # per cent of the masks, those with the highest predict
 NO_PREDICTION = "no predicted IoU"
 ONE_KIND = f"all masks on one side of IoU {GOOD}"
 
-# All in per cent, but for rank_correlation and auc_75. bias: mean predicted IoU less the mean IoU.
+# All in per cent, except rank_correlation and auc_75. bias: mean predicted IoU less the mean IoU.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "prompt")],
@@ -77,7 +77,7 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def bins_of(predicted: np.ndarray) -> np.ndarray:
-    """The bin of each prediction in [0, 1]: 0 to BINS - 1, half-open but for the last."""
+    """The bin of each prediction in [0, 1]: 0 to BINS - 1, half-open except for the last."""
     return np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
 
 

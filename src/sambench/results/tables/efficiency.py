@@ -92,7 +92,7 @@ def read_counts(results: Path, variant: str) -> pd.DataFrame:
 def efficiency(
     costs: Iterable[pd.DataFrame], reference: pd.DataFrame | None, cards: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """One line a variant, with the columns of SCHEMA.
+    """One line per variant, with the columns of SCHEMA.
 
     costs, reference: columns of records.EFFICIENCY. cards: `input_size` and `params_m` of each variant.
 

@@ -38,7 +38,7 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def by_part(costs: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One line a variant and part, with the columns of SCHEMA; none for a variant without a count."""
+    """One line per variant and part, with the columns of SCHEMA; none for a variant without a count."""
     units = {"parameters": ("params_m", 1e6), "flops": ("flops_g", 1e9), "macs": ("macs_g", 1e9)}
     units["products"] = ("products_g", 1e9)
     lines = [

@@ -1,4 +1,4 @@
-"""The table `iou_distribution`: how the IoU of single masks is spread, which a mean does not tell."""
+"""The table `iou_distribution`: how the IoU of single masks is spread, which a mean does not show."""
 
 from __future__ import annotations
 

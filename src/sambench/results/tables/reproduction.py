@@ -38,7 +38,7 @@ NOTES = {
     "video": "the published count is of the whole model; the memory that only video needs is not in ours",
     "input_size": "the published count is of a square input; here the image keeps its shape and is padded to 32",
     "point": "the published time is of one point, not of one box",
-    "rate": "published as images a second",
+    "rate": "published as images per second",
     "mask_points": "published with the points at the centres of the masks, not with boxes",
     "four_tokens": "published with the best of all four tokens, the single-mask token included",
 }

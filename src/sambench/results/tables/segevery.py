@@ -24,7 +24,7 @@ STAGES = ("detect", "encode", "decode", "postprocess")
 LIMITS = (100, 1000)
 KINDS = ("quality", "time")
 
-# Times in ms an image (means, and median and p90 of the whole), counts an image, AR in per cent.
+# Times in ms per image (means, and median and p90 of the whole), counts per image, AR in per cent.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "sampler")],
@@ -107,7 +107,7 @@ TABLE = Table(
     name="segevery",
     order=50,
     title="Segment everything",
-    explanation="All masks of an image without a prompt: milliseconds an image, masks an image, and AR, the average "
+    explanation="All masks of an image without a prompt: milliseconds per image, masks per image, and AR, the average "
     "recall in per cent of the ground truth by the best 100 or 1,000 masks, whatever their class.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "sampler"),

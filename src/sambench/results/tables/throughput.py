@@ -46,10 +46,10 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def lines(facts: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """One line a batch size of one variant and runtime, with the columns of SCHEMA.
+    """One line per batch size of one variant and runtime, with the columns of SCHEMA.
 
     runs: columns of records.THROUGHPUT. facts: columns of the same name. `best` marks the batch with the most
-    images a second, the smaller one of equals.
+    images per second, the smaller one of equals.
     """
     rows = []
     for run in runs.to_dict("records"):
@@ -84,7 +84,7 @@ TABLE = Table(
     name="throughput",
     order=90,
     title="Throughput",
-    explanation="Images a second with their ground-truth boxes, read from disk meanwhile, by batch size; data_wait "
+    explanation="Images per second with their ground-truth boxes, read from disk meanwhile, by batch size; data_wait "
     "is the share of the time in per cent that the model waited for images.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "batch"),
