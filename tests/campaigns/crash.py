@@ -48,6 +48,7 @@ STAGES = {
     "tracking": ("crash/mlflow.json",),
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+DISKS = 5  # of random sizes, so that they are full at different stages
 COMPARED = ("accuracy_boxes", "accuracy_points", "average_precision", "boxes", "comparison")  # tables without a clock
 
 
@@ -236,12 +237,11 @@ def changed(folder: Folder, dice: random.Random) -> str:
 
 def disk(folder: Folder, dice: random.Random) -> str:
     """A disk fills up at a stage: one line says so, and with more space the next run ends well."""
-    place = folder.path / "small"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="small-", dir=folder.path))
     size = dice.randint(40, 900)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)], check=True)
     try:
-        other = Folder(folder.path / "full", str(place / "results"))
+        other = Folder(place.with_name(f"full-{place.name}"), str(place / "results"))
         process = other.start()
         process.wait(900)
         log = (other.path / "run.log").read_text(errors="replace")
@@ -290,6 +290,7 @@ def main() -> int:
     rounds += [
         (name, lambda f, action=action: action(f, dice))  # type: ignore[misc]
         for name, action in SCENARIOS.items()
+        for _ in range(DISKS if name == "disk" else 1)
         if name in wanted and (name != "disk" or os.geteuid() == 0)
     ]
     for number, (name, action) in enumerate(rounds):
