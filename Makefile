@@ -4,6 +4,7 @@
 # make test-slurm   a study on a real SLURM of two nodes on this machine, with faults; needs root
 # make fuzz    1,000 mutants of everything that is read, at most 10 minutes (FUZZ="--mutants 100000 --minutes 600" for longer)
 # make crash   runs that are killed, starved and disturbed, and go on, about 40 minutes (CRASH="--kills 4" for shorter)
+# make bench-gpu  what a GPU gives: throughput, decoding, segment everything, at most 10 minutes
 # make check   formatting, lint, types, workflow lint, generated docs, spelling of names
 # make docs    the docs site, in site/index.html
 # make report  the report of the embedded default, and where it is
@@ -27,7 +28,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 # Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-long test-slurm fuzz crash check docs format report ui setup lock
+.PHONY: run test test-long test-slurm fuzz crash bench-gpu check docs format report ui setup lock
 .DEFAULT_GOAL := run
 
 setup: $(STAMP)
@@ -70,6 +71,9 @@ fuzz: $(STAMP)
 
 crash: $(STAMP)
 	@$(BIN)/python tests/campaigns/crash.py $(CRASH)
+
+bench-gpu: $(STAMP)
+	@$(BIN)/python benchmarks/gpu.py $(GPU)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check $(SOURCES)

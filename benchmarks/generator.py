@@ -83,11 +83,8 @@ def main(
     seed
         of the random weights
     """
-    variant = build_sam(Runtime(device=device, threads=threads), encoder)
-    state = {k: weight(k, list(v.shape), "float32", seed) for k, v in variant.module.state_dict().items()}
-    variant.module.load_state_dict(state)
-    variant.to_runtime()
-    model = official_model(state, encoder, device)
+    variant = random_sam(Runtime(device=device, threads=threads), encoder, seed)
+    model = official_model(variant.module.state_dict(), encoder, device)
     settings = Settings(
         pred_iou_thresh=pred_iou,
         stability_score_thresh=stability,
@@ -119,6 +116,15 @@ def main(
         "rounds": rounds,
     }
     print(json.dumps(facts | {"images": results}, indent=1))
+
+
+def random_sam(runtime: Runtime, encoder: str, seed: int) -> SamVariant:
+    """SAM with the recipe of the parity fixtures for weights."""
+    variant = build_sam(runtime, encoder)
+    state = {k: weight(k, list(v.shape), "float32", seed) for k, v in variant.module.state_dict().items()}
+    variant.module.load_state_dict(state)
+    variant.to_runtime()
+    return variant
 
 
 def official_model(state: Mapping[str, torch.Tensor], encoder: str, device: str) -> Sam:

@@ -13,7 +13,8 @@ FILES = sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_what_a_benchmark_imports_is_there(file: Path) -> None:
+def test_what_a_benchmark_imports_is_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(file.parent)  # as for a script; they use one another
     names = runpy.run_path(str(file), run_name="benchmark")
     assert "main" in names and "run(main)" not in file.read_text(), "it is a command, not a script of the workflow"
 
