@@ -255,6 +255,14 @@ RULES: list[tuple[pa.Schema, Rules]] = [
             scored=("images", "seconds"),
         ),
     ),
+    (
+        records.ENERGY,
+        Rules(
+            within=dict.fromkeys(("boxes", "joules", "idle_watts", "mhz", "mhz_low"), NOT_NEGATIVE)
+            | {"batch": (1, INFINITE), "images": (1, INFINITE), "seconds": (1e-9, INFINITE)},
+            scored=("joules", "idle_watts"),
+        ),
+    ),
     (records.AGREEMENT, Rules(within={"iou": SHARE, "area": SHARE}, scored=("iou",))),
     (
         records.INTERACTIVE,

@@ -179,6 +179,17 @@ THROUGHPUT = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
+# Energy, one row per part of the machine (gpu, cpu). joules: what its meter counted in `seconds`; idle_watts: its power
+# before. mhz: mean of the clock, mhz_low its lowest; throttled: why it was held down, empty if it was not.
+ENERGY = pa.schema(
+    [
+        *[pa.field(n, pa.string()) for n in ("part", "meter")],
+        pa.field("batch", pa.int32()),
+        *[pa.field(n, pa.int64()) for n in ("images", "boxes")],
+        *[pa.field(n, pa.float64()) for n in ("seconds", "joules", "idle_watts", "mhz", "mhz_low")],
+        *[pa.field(n, pa.string()) for n in ("throttled", "status")],
+    ]
+)
 # Interactive segmentation, one row per instance and protocol: the IoU of the answer to `first` clicks, to one more, and
 # so on, and the seconds of each answer. A single row without a protocol says why there is nothing.
 INTERACTIVE = pa.schema(

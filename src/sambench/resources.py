@@ -134,6 +134,10 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
         changes = len(settings["names"]) * len(settings["severities"]) + len(settings["jpeg_quality"])
         changes += 1 + len(settings["scale"])
         return start + images * changes * (encode + INSTANCES * len(settings["prompts"]) * prompt)
+    if stage == "energy":
+        images = settings["images"] or study.images(wildcards["dataset"])
+        once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))
+        return start + settings["idle_seconds"] + once
     if "batches" in settings:
         images = settings["images"] or study.images(wildcards["dataset"])
         once = max(settings["min_seconds"], images * (encode + INSTANCES * prompt))

@@ -131,7 +131,7 @@ Builder = Annotated[str, Field(pattern=BUILDER)]
 Size = Annotated[tuple[Count, Count], Strict(False)]
 
 Selection = Literal["argmax", "single", "oracle"]
-Measure = Literal["efficiency", "latency", "throughput", "agreement", "interactive", "corruptions"]
+Measure = Literal["efficiency", "latency", "throughput", "agreement", "interactive", "corruptions", "energy"]
 CommonCorruption = Literal[
     "gaussian_noise",
     "shot_noise",
@@ -152,7 +152,7 @@ CommonCorruption = Literal[
 Protocol = Literal["clicks", "clicks_fed", "box_clicks", "box_clicks_fed"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 COMMON_CORRUPTIONS: tuple[str, ...] = get_args(CommonCorruption)
-CLOCKS = ("latency", "throughput")  # measures that have the machine to themselves
+CLOCKS = ("latency", "throughput", "energy")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
 
 
@@ -177,6 +177,7 @@ class Section(BaseModel):
 SHARED = frozenset(
     {
         *("agreement", "average_precision", "benchmarks", "boxes", "coco_results", "datasets", "efficiency", "latency"),
+        "energy",
         *(
             "corruptions",
             "interactive",
@@ -244,7 +245,8 @@ class StudySelection(Section):
         "counted without weights or images), `latency` (times and peak memory), `throughput` (images per second by "
         "batch size), `agreement` (the masks of each runtime against eager float32); without a checkpoint the weights "
         "are random and the table says so: docs/cost.md; `interactive` (clicks of a user, one after the other: "
-        "docs/interactive.md); `corruptions` (spoilt images: docs/corruptions.md)"
+        "docs/interactive.md); `corruptions` (spoilt images: docs/corruptions.md); "
+        "`energy` (joules per image: docs/energy.md)"
     )
     only: dict[Name, Only] = Field(
         default_factory=dict,
@@ -383,6 +385,17 @@ class Throughput(Section):
     min_seconds: NotNegative = Field(
         description="each batch size is measured for at least this many seconds and on all images at least once"
     )
+
+
+class Energy(Section):
+    """Joules per image with its ground-truth boxes; every job takes all cores."""
+
+    images: Count | None = Field(
+        description="how many images: the first ones by id that have annotations; `null`: all of them"
+    )
+    batch: Count = Field(description="images that are encoded at once")
+    min_seconds: NotNegative = Field(description="the images are gone through again for at least this many seconds")
+    idle_seconds: Positive = Field(description="before that, how long the power of the idle machine is measured")
 
 
 class Agreement(Section):
@@ -727,6 +740,7 @@ class Settings(Section):
     throughput: Throughput = Field(description="images per second by batch size: docs/timing.md")
     agreement: Agreement = Field(description="the masks of each runtime against eager float32: docs/timing.md")
     interactive: Interactive = Field(description="clicks of a user, one after the other: docs/interactive.md")
+    energy: Energy = Field(description="joules per image: docs/energy.md")
     corruptions: Corruptions = Field(description="spoilt images: docs/corruptions.md")
     tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")

@@ -13,6 +13,7 @@ NO_BOXES = "no boxes"  # a file of published boxes is not there
 NOT_INSTALLED = "not installed"  # the optional package of its adapter is not there
 NOT_AVAILABLE = "not available"  # no public code: the card says why
 NO_NETWORK = "no network"  # a baseline: nothing to count
+NO_METER = "no meter"  # nothing counts the energy of a part of the machine
 NO_COMMON_CLASS = "no common class"  # a detector knows none of the dataset's categories by name
 UNSUPPORTED_RUNTIME = "unsupported runtime"  # it runs only as it is: in float32, not compiled
 ALL_CROWDS = "all instances are crowds"  # of a dataset: average precision has nothing to find
