@@ -16,7 +16,7 @@ import yaml
 
 from sambench.errors import InputError, near_matches
 from sambench.files import exists
-from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, SHARED, Dataset, read_settings
+from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, SHARED, Dataset, Settings, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, packaged_entries, read_cards
 from sambench.variants.likes import complete
@@ -103,8 +103,9 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
-    config = with_likes(config)
+    config = with_suites(with_likes(config))
     settings = read_settings(config)
+    _check_suites(settings)
     cards = read_cards(config["variants"])
     _check_selections(config, cards)
     for name in config["study"]["datasets"]:
@@ -120,6 +121,33 @@ def with_likes(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(entries, Mapping) or not any(isinstance(e, Mapping) and "like" in e for e in entries.values()):
         return config
     return {**config, "variants": complete(entries, packaged_entries())}
+
+
+def with_suites(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration whose study names the data sets of suites in the place of their suites, each once."""
+    study, suites = config.get("study"), config.get("suites")
+    names = study.get("datasets") if isinstance(study, Mapping) else None
+    if not isinstance(suites, Mapping) or not isinstance(names, list | tuple):
+        return config
+    hashable = [name for name in names if isinstance(name, str)]
+    if len(hashable) < len(names) or not {*hashable} & {*suites} - {*config.get("datasets", ())}:
+        return config  # nothing to do, or to be refused by read_settings
+    parts = [[name] if name in config["datasets"] else suites.get(name) or [name] for name in names]
+    if not all(isinstance(part, list | tuple) for part in parts):
+        return config
+    every = list(dict.fromkeys(name for part in parts for name in part))
+    return {**config, "study": {**config["study"], "datasets": every}}
+
+
+def _check_suites(settings: Settings) -> None:
+    for suite, names in settings.suites.items():
+        if suite in settings.datasets:
+            raise InputError("config", f"suites.{suite}", expected="a name that no dataset has", found=suite)
+        for name in names:
+            if name not in settings.datasets:
+                remedy = near_matches(name, settings.datasets)
+                expected = "names of the registry `datasets`"
+                raise InputError("config", f"suites.{suite}", expected=expected, found=name, remedy=remedy)
 
 
 def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> None:

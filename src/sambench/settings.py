@@ -218,7 +218,7 @@ class StudySelection(Section):
         description="the folder in `results` with the tables, figures and report of the study, and the name of its "
         "experiment in MLflow; not given: the name of the file, `mine` for `--configfile mine.yaml`",
     )
-    datasets: Names = Field(description="names of the registry `datasets`")
+    datasets: Names = Field(description="names of the registry `datasets`, or of `suites` for all that they list")
     variants: Names = Field(description="names of the registry `variants`")
     runtimes: Names = Field(description="names of `runtimes`")
     prompt_groups: Distinct[Name] = Field(
@@ -746,6 +746,11 @@ class Settings(Section):
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
     datasets: dict[Name, Dataset] = Field(description="the registry of datasets")
+    suites: dict[Name, Names] = Field(
+        default_factory=dict,
+        description="lists of data sets that are reported together, with their mean and rank, in the table `suites`; "
+        "the name of a suite may stand in `study.datasets` for all of them: docs/suites.md",
+    )
     detectors: dict[Name, DetectorCard] = Field(description="the registry of detectors")
     variants: dict[Name, VariantCard] = Field(description="the registry of variants")
 
