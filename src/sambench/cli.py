@@ -11,6 +11,7 @@ import cyclopts
 import sambench
 from sambench.errors import InputError
 from sambench.script import PLAIN, guarded
+from sambench.status import OK
 
 app = cyclopts.App(
     name="sambench",
@@ -225,6 +226,47 @@ def download(
         show_all(catalogue.find(names or every, table, cards, folders), store)
     else:
         download_all(catalogue.find(names, table, cards, folders), store)
+
+
+@app.command
+def export(
+    variant: str,
+    *,
+    output: Annotated[Path, cyclopts.Parameter(name=["--output", "-o"])],
+    weights: WeightsFolders = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the ONNX graphs of a variant: the very ones that runtimes with `engine: onnxruntime` are measured with.
+
+    - `sambench export mobilesam -o graphs`
+
+    The folder gets encoder.onnx, decoder.onnx and receipt.json: inputs and outputs, the largest difference to torch,
+    digests and versions. docs/onnx.md says how to feed them.
+
+    Parameters
+    ----------
+    variant
+        a name of the registry whose card says `onnx: true`
+    output
+        the folder; it is made, and no file is overwritten
+    """
+    from sambench.errors import near_matches
+    from sambench.variants.base import ONNX, Runtime
+    from sambench.variants.cards import read_cards
+    from sambench.variants.registry import build
+
+    registries, folders = read_config(config, weights)
+    cards = read_cards(registries["variants"])
+    if variant not in cards:
+        raise InputError("export", variant, expected="a variant", remedy=near_matches(variant, cards))
+    graphs = Runtime("onnx", device="cpu", engine=ONNX)
+    state = cards[variant].availability(folders, graphs)
+    if state != OK:
+        raise InputError(variant, "onnx", expected="ok", found=state, remedy=cards[variant].explain(folders, graphs))
+    from sambench.variants.onnx_runtime import hand_out
+
+    for path in hand_out(build(cards[variant], Runtime(device="cpu"), folders), output):
+        print(path)
 
 
 @app.command

@@ -670,8 +670,8 @@ class VariantCard(Card):
     )
     onnx: bool = Field(
         False,
-        description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (the family "
-        "of SAM 1)",
+        description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (SAM 1 and "
+        "its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM, EfficientTAM)",
     )
     counts: Maybe[Counts] = Field(
         None,

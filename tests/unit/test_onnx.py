@@ -16,7 +16,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
 from sambench.config import read_registries, read_study
-from sambench.errors import InputError
+from sambench.errors import InputError, UnsupportedRuntime
 from sambench.parity.fixtures import formula_image
 from sambench.parity.models import load_cards
 from sambench.status import NO_WEIGHTS, NOT_INSTALLED, UNSUPPORTED_RUNTIME
@@ -118,14 +118,14 @@ def test_a_graph_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_p
         weight.data = kept
 
     monkeypatch.setattr(onnx_runtime, "write_graph", spoiled)
-    with pytest.raises(RuntimeError, match="differs from torch"):
+    with pytest.raises(UnsupportedRuntime, match="differs from torch"):
         make("mobilesam", GRAPHS)
     assert not list((tmp_path / "cache" / "onnx").iterdir()), "nothing is left of it"
 
 
 def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards = load_cards()
-    for name in ("sam2.1_hiera_tiny", "efficientsam_ti", "box_fill", "tinysam_int8"):
+    for name in ("sam3", "squeeze_sam", "box_fill", "tinysam_int8"):
         assert cards[name].availability([tmp_path], GRAPHS) == UNSUPPORTED_RUNTIME
         assert "torch" in cards[name].explain([tmp_path], GRAPHS)
     find = importlib.util.find_spec
@@ -134,9 +134,11 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     assert "sambench[onnx]" in cards["mobilesam"].explain([tmp_path], GRAPHS)
 
 
-def test_the_family_of_sam_1_is_exported() -> None:
+def test_which_cards_are_exported() -> None:
     able = {name for name, card in load_cards().items() if card.onnx}
     assert {"sam_vit_b", "mobilesam", "edgesam", "repvit_sam", "tinysam", "efficientvit_sam_l0", "nanosam"} <= able
+    assert {"sam2.1_hiera_tiny", "edgetam", "efficienttam_s", "sam_hq_vit_b", "light_hq_sam", "efficientsam_ti"} <= able
+    assert len(able) == 36 and "sam2.1_hq_hiera_large" not in able
     runtimes = read_registries(["config"])["runtimes"]
     assert Runtime("onnx", **runtimes["onnx"]) == replace(GRAPHS, threads=None)
     assert Runtime("compile", **runtimes["compile"]) == Runtime("compile", compile=True)

@@ -155,7 +155,7 @@ class Card:
         if state == NOT_INSTALLED:
             return f"needs the packages {' and '.join(ONNX_MODULES)}: pip install 'sambench[onnx]'"
         if state == UNSUPPORTED_RUNTIME and runtime is not None and runtime.engine == ONNX and not self.plain_only:
-            return "its card does not say `onnx: true`: only the family of SAM 1 is exported; choose engine torch"
+            return "its card does not say `onnx: true`: there is no export of its family; choose engine torch"
         if state == UNSUPPORTED_RUNTIME:
             return (
                 "choose a runtime with dtype float32, attention native, compile false and engine torch, such as eager"

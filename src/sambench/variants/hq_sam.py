@@ -105,7 +105,7 @@ class HqMaskDecoder(MaskDecoder):
         dense: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """SAM's masks (N, 4, 256, 256), the high-quality mask (N, 1, 256, 256), SAM's scores (N, 4)."""
-        n = len(sparse)
+        n = sparse.shape[0]  # an exported graph takes any number
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight, self.hf_token.weight])
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
         image = embedding.expand(n, -1, -1, -1) + dense

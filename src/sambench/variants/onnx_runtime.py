@@ -1,9 +1,13 @@
-"""The SAM-1 family through ONNX Runtime (runtimes with `engine: onnxruntime`): encoder and decoder as exported graphs.
+"""Variants through ONNX Runtime (runtimes with `engine: onnxruntime`): encoder and mask decoder as exported graphs.
 
-Both networks are exported by tracing, compared with torch on random input, and only then used. What has passed lies in
-the cache under a name that follows from the weights, the code and the library versions, and is not made again:
+SAM 1 and its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM and EfficientTAM. Both networks are exported by tracing,
+compared with torch on random input, and only then used. What has passed lies in the cache under a name that follows
+from the weights, the code and the library versions, and is not made again:
 
     <cache>/onnx/<digest>/encoder.onnx, decoder.onnx, receipt.json
+
+Whenever graphs are loaded, they answer the same random input once more: an engine that gives zeros, or something else
+than torch gave, is refused (status `unsupported runtime`).
 
 The prompt encoder stays in torch: it is a few multiplications on a few numbers. The exporter by tracing is the one of
 torch that needs no further package.
@@ -22,42 +26,78 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from sambench.code_digest import module_files
-from sambench.errors import InputError
+from sambench.digests import digest as file_digest
+from sambench.errors import InputError, UnsupportedRuntime
 from sambench.files import default_cache
 from sambench.variants.base import Variant
+from sambench.variants.efficient_sam import EfficientSamVariant
+from sambench.variants.efficient_tam import EfficientTamVariant
+from sambench.variants.hq_sam import HqSamVariant
+from sambench.variants.neural import NeuralVariant
 from sambench.variants.sam import SamVariant
+from sambench.variants.sam2 import Sam2Variant
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the largest value
+LOADED_TOLERANCE = 1e-2  # the same from pixels to masks, when graphs are loaded
+SAMPLES = 64  # values of each output that a receipt keeps
+PROMPTS = ((2, 3), (1, 2), (5, 7))  # prompts and their tokens: the first are traced, the others must come out right too
 OPSET = 17
 ENCODER, DECODER, RECEIPT = "encoder.onnx", "decoder.onnx", "receipt.json"
 
 
-class DecoderGraph(nn.Module):
-    """The mask decoder with what is the same for all prompts of a box or point kind: positions and the empty mask.
+class Encoding(nn.Module):
+    """Pixels (1, 3, S, S) -> those of a variant's feature maps that its decoder takes, in their order."""
 
-    embedding (1, 256, h, w) and sparse (N, T, 256) -> logits (N, 4, 4h, 4w) and scores (N, 4).
+    def __init__(self, variant: Any, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.maps, self.names = variant.module, variant.image_embedding, tuple(names)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        maps = self.maps(pixels)
+        return tuple(maps[name] for name in self.names)
+
+
+class Decoding(nn.Module):
+    """Feature maps and sparse prompt embeddings (N, T, 256) -> logits (N, 4, h, w) and scores (N, 4), by one family.
+
+    What is the same for all prompts of a box or point kind is inside: positions, and the embedding of an absent mask.
+    A family has the names of its maps, and the class that takes the decoder's place.
     """
 
+    names: Sequence[str] = ("image_embedding",)
+    outputs: Sequence[str] = ("logits", "scores")
+    session: type[Graph]
     positions: torch.Tensor
     empty: torch.Tensor
 
-    def __init__(self, decoder: Any, positions: torch.Tensor, empty: torch.Tensor) -> None:
+    def __init__(self, variant: Any) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.register_buffer("positions", positions)
-        self.register_buffer("empty", empty)
+        self.decoder = variant.module.mask_decoder
+        self.register_buffer("positions", self.image_positions(variant))
+        self.register_buffer("empty", self.no_mask(variant))
 
-    def forward(self, embedding: torch.Tensor, sparse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.decoder.predict_masks(
+    def image_positions(self, variant: Any) -> torch.Tensor:
+        positions: torch.Tensor = variant.module.prompt_encoder.get_dense_pe()
+        return positions
+
+    def no_mask(self, variant: Any) -> torch.Tensor:
+        empty: torch.Tensor = variant.module.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return empty
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        embedding, sparse = values
+        found: tuple[torch.Tensor, ...] = self.decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.positions,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=self.empty,
         )
+        return found
 
 
 class Graph(nn.Module):
@@ -75,15 +115,9 @@ class Graph(nn.Module):
         self.names = [value.name for value in self.session.get_inputs()]
 
     def run(self, *values: torch.Tensor) -> list[torch.Tensor]:
+        # An input that the network does not need is not in the graph.
         feed = {name: value.numpy(force=True) for name, value in zip(self.names, values, strict=True)}
         return [torch.from_numpy(output) for output in self.session.run(None, feed)]
-
-
-class EncoderGraph(Graph):
-    """(B, 3, S, S) -> (B, 256, h, w), one image after the other."""
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.run(image[None])[0] for image in pixels])
 
 
 class DecoderSession(Graph):
@@ -96,23 +130,149 @@ class DecoderSession(Graph):
         return logits, scores
 
 
+class HqDecoderSession(Graph):
+    """In the place of SAM-HQ's decoder."""
+
+    def predict_all(
+        self,
+        embedding: torch.Tensor,
+        hq_features: torch.Tensor,
+        _: torch.Tensor,
+        sparse: torch.Tensor,
+        *__: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits, hq_logits, scores = self.run(embedding, hq_features, sparse)
+        return logits, hq_logits, scores
+
+
+class Sam2DecoderSession(Graph):
+    """In the place of transformers' decoder of SAM 2: one image, all prompts."""
+
+    finer = True  # whether there are maps of higher resolution
+
+    def forward(
+        self,
+        image_embeddings: torch.Tensor,
+        sparse_prompt_embeddings: torch.Tensor,
+        high_resolution_features: Sequence[torch.Tensor],
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = [image_embeddings, *(high_resolution_features if self.finer else ())]
+        logits, scores = self.run(*maps, sparse_prompt_embeddings[0])
+        return logits[None], scores[None]
+
+
+class CoarseDecoderSession(Sam2DecoderSession):
+    """The same for EfficientTAM."""
+
+    finer = False
+
+
+class SamDecoding(Decoding):
+    session = DecoderSession
+
+
+class EfficientSamDecoding(Decoding):
+    session = DecoderSession
+
+    def no_mask(self, variant: Any) -> torch.Tensor:
+        return torch.zeros(1)
+
+
+class HqDecoding(Decoding):
+    names = ("features", "hq_features")
+    outputs = ("logits", "hq_logits", "scores")
+    session = HqDecoderSession
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        embedding, hq_features, sparse = values
+        found: tuple[torch.Tensor, ...] = self.decoder.predict_all(
+            embedding, hq_features, self.positions, sparse, self.empty
+        )
+        return found
+
+
+class Sam2Decoding(Decoding):
+    names: Sequence[str] = ("image_embed", "high_res_feats0", "high_res_feats1")
+    session = Sam2DecoderSession
+
+    def image_positions(self, variant: Any) -> torch.Tensor:
+        positions: torch.Tensor = variant.positions()
+        return positions
+
+    def no_mask(self, variant: Any) -> torch.Tensor:
+        return super().no_mask(variant).expand(1, -1, *variant.module.prompt_encoder.image_embedding_size).clone()
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        embedding, *finer, sparse = values
+        zero = embedding.new_zeros(1, 1, 1, 1)
+        logits, scores, *_ = self.decoder(
+            image_embeddings=embedding,
+            image_positional_embeddings=self.positions,
+            sparse_prompt_embeddings=sparse[None],
+            dense_prompt_embeddings=self.empty,
+            multimask_output=False,
+            high_resolution_features=finer or [zero, zero],
+        )
+        return logits[0], scores[0]
+
+
+class EfficientTamDecoding(Sam2Decoding):
+    names = ("image_embed",)
+    session = CoarseDecoderSession
+
+
+# The most special class first.
+FAMILIES: Mapping[type[NeuralVariant], type[Decoding]] = {
+    HqSamVariant: HqDecoding,
+    SamVariant: SamDecoding,
+    EfficientSamVariant: EfficientSamDecoding,
+    EfficientTamVariant: EfficientTamDecoding,
+    Sam2Variant: Sam2Decoding,
+}
+
+
+def family_of(variant: Variant) -> type[Decoding]:
+    """How a variant is exported. Raises InputError for one that is not."""
+    for kind, family in FAMILIES.items():
+        if isinstance(variant, kind):
+            return family
+    kinds, remedy = ", ".join(kind.__name__ for kind in FAMILIES), "remove `onnx: true` from its card"
+    raise InputError(variant.name, "onnx", expected=f"one of {kinds}", found=type(variant).__name__, remedy=remedy)
+
+
 def use_onnx(variant: Variant) -> None:
     """Replace the image encoder and the mask decoder of a variant by exported graphs, in place.
 
-    Raises InputError for a variant outside the SAM-1 family, RuntimeError when a graph computes something else than
-    torch.
+    Raises InputError for a variant that has no family here, UnsupportedRuntime when a graph computes something else
+    than torch.
     """
-    if not isinstance(variant, SamVariant):
-        kind, remedy = type(variant).__name__, "remove `onnx: true` from its card"
-        raise InputError(variant.name, "onnx", expected="a variant of SAM 1", found=kind, remedy=remedy)
+    family = family_of(variant)
+    assert isinstance(variant, NeuralVariant)
     folder = exported(variant)
     threads = variant.runtime.threads or torch.get_num_threads()
-    variant.module.image_encoder = EncoderGraph(folder / ENCODER, threads)
-    variant.module.mask_decoder = DecoderSession(folder / DECODER, threads)
+    encoder, decoder = Graph(folder / ENCODER, threads), family.session(folder / DECODER, threads)
+    receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+    compare_samples(variant.name, receipt["samples"], answers(encoder, decoder, receipt["pixels"]))
+    names = family.names
+
+    def image_embedding(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = [encoder.run(image[None]) for image in pixels]  # one image after the other
+        return {name: torch.cat(maps) for name, maps in zip(names, zip(*found, strict=True), strict=True)}
+
+    network: Any = variant.module
+    vars(variant)["image_embedding"] = image_embedding
+    if isinstance(variant, Sam2Variant):
+        nothing = torch.zeros(1, 1, 1, 1)  # positions are in the graph
+        vars(variant)["positions"] = lambda: nothing
+    for part in ("image_encoder", "vision_encoder"):
+        if hasattr(network, part):
+            setattr(network, part, nn.Identity())
+    network.mask_decoder = decoder
     variant.takes_masks = False  # the graph has the embedding of an absent mask inside
 
 
-def exported(variant: SamVariant) -> Path:
+def exported(variant: NeuralVariant) -> Path:
     """The folder with the checked graphs of a variant; they are made when they are not there."""
     folder = default_cache() / "onnx" / digest(variant)
     if (folder / RECEIPT).is_file():
@@ -121,10 +281,10 @@ def exported(variant: SamVariant) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         made = Path(scratch) / "graphs"
         made.mkdir()
-        differences = export(variant, made)
+        receipt = export(variant, made)
+        differences = receipt["differences"]
         print(f"{variant.name}: exported to ONNX, largest relative difference to torch {differences}", file=sys.stderr)
-        receipt = {"variant": variant.name, "differences": differences}
-        (made / RECEIPT).write_text(json.dumps(receipt, indent=2), encoding="utf-8")
+        (made / RECEIPT).write_text(json.dumps({"variant": variant.name, **receipt}, indent=2), encoding="utf-8")
         try:
             made.replace(folder)
         except OSError:  # another job was faster, or a folder without a receipt was left behind
@@ -134,38 +294,75 @@ def exported(variant: SamVariant) -> Path:
     return folder
 
 
-def export(variant: SamVariant, folder: Path) -> dict[str, float]:
-    """Write both graphs into a folder and compare them with torch.
-
-    Returns the largest difference of each output, relative to the largest value that torch gives; raises RuntimeError
-    when one is above TOLERANCE.
-    """
-    network, side = variant.module, variant.pixel_size
+def inputs(side: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Random pixels (1, 3, side, side) and sparse prompt embeddings (N, T, 256), always the same."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, side, side, generator=generator)
-    prompts = [torch.randn(n, tokens, 256, generator=generator) for n, tokens in ((2, 3), (1, 2), (5, 7))]
+    return pixels, [torch.randn(n, tokens, 256, generator=generator) for n, tokens in PROMPTS]
+
+
+def export(variant: NeuralVariant, folder: Path) -> dict[str, Any]:
+    """Write both graphs into a folder and compare them with torch.
+
+    Returns what a receipt says: the largest difference of each output relative to the largest value that torch gives,
+    the side of the pixels, and samples of torch's answer. Raises UnsupportedRuntime when a difference is above
+    TOLERANCE.
+    """
+    family = family_of(variant)
+    side: int = variant.pixel_size  # type: ignore[attr-defined]
+    pixels, prompts = inputs(side)
     with torch.no_grad():
-        embedding = network.image_encoder(pixels).clone()
-        empty = network.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        decoder = DecoderGraph(network.mask_decoder, network.prompt_encoder.get_dense_pe(), empty).eval()
-        write_graph(network.image_encoder, (pixels,), folder / ENCODER, {"pixels": {}}, {"embedding": {}})
+        encoder, decoder = Encoding(variant, family.names).eval(), family(variant).eval()
+        maps = [value.clone() for value in encoder(pixels)]
+        some = {0: "prompts"}
+        write_graph(encoder, (pixels,), folder / ENCODER, {"pixels": {}}, {name: {} for name in family.names})
         write_graph(
             decoder,
-            (embedding, prompts[0]),
+            (*maps, prompts[0]),
             folder / DECODER,
-            {"embedding": {}, "sparse": {0: "prompts", 1: "tokens"}},
-            {"logits": {0: "prompts"}, "scores": {0: "prompts"}},
+            {**{name: {} for name in family.names}, "sparse": {0: "prompts", 1: "tokens"}},
+            dict.fromkeys(family.outputs, some),
         )
         encoder_graph, decoder_graph = (Graph(folder / name, torch.get_num_threads()) for name in (ENCODER, DECODER))
-        differences = {"embedding": difference(encoder_graph.run(pixels)[0], embedding), "logits": 0.0, "scores": 0.0}
+        pairs = list(zip(family.names, encoder_graph.run(pixels), maps, strict=True))
         for sparse in prompts:  # other numbers of prompts and tokens than those that were traced
-            for name, found, expected in zip(
-                ("logits", "scores"), decoder_graph.run(embedding, sparse), decoder(embedding, sparse), strict=True
-            ):
-                differences[name] = max(differences[name], difference(found, expected))
+            expected = decoder(*maps, sparse)
+            pairs += zip(family.outputs, decoder_graph.run(*maps, sparse), expected, strict=True)
+        samples = {name: sampled(value) for name, value in zip(family.outputs, decoder(*maps, prompts[0]), strict=True)}
+    differences: dict[str, float] = {}
+    for name, found, wanted in pairs:
+        differences[name] = max(differences.get(name, 0.0), difference(found, wanted))
     if not max(differences.values()) <= TOLERANCE:  # NaN is above it too
-        raise RuntimeError(f"{variant.name}: the ONNX graph differs from torch by {differences}, more than {TOLERANCE}")
-    return differences
+        raise refused(variant.name, f"a graph that differs from torch by {differences}", f"at most {TOLERANCE}")
+    return {"differences": differences, "pixels": side, "samples": samples}
+
+
+def answers(encoder: Graph, decoder: Graph, side: int) -> list[torch.Tensor]:
+    """What graphs make of the first of the random inputs."""
+    pixels, prompts = inputs(side)
+    return decoder.run(*encoder.run(pixels), prompts[0])
+
+
+def sampled(values: torch.Tensor) -> list[float]:
+    """A few values from all over a tensor."""
+    flat = values.flatten().double()
+    return [float(flat[at]) for at in np.linspace(0, len(flat) - 1, SAMPLES).astype(int)]
+
+
+def compare_samples(name: str, expected: Mapping[str, Sequence[float]], found: Sequence[torch.Tensor]) -> None:
+    """Raise UnsupportedRuntime when an engine answers zeros, no numbers, or something else than torch."""
+    for (output, values), answer in zip(expected.items(), found, strict=True):
+        wanted, got = torch.tensor(values), torch.tensor(sampled(answer))
+        limit = f"what torch answers, within {LOADED_TOLERANCE}"
+        if wanted.any() and not answer.any():
+            raise refused(name, f"only zeros as {output}", limit)
+        if not difference(got, wanted) <= LOADED_TOLERANCE:
+            raise refused(name, f"{output} that differ by {difference(got, wanted):.2g}", limit)
+
+
+def refused(name: str, found: str, expected: str) -> UnsupportedRuntime:
+    """The refusal of graphs that do not compute what torch computes."""
+    return UnsupportedRuntime(name, "onnx", expected=expected, found=found, remedy="choose the engine torch")
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -173,6 +370,34 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     if found.shape != expected.shape:
         return float("inf")
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def hand_out(variant: Variant, folder: Path) -> list[Path]:
+    """Write the graphs of a variant, as they are measured, into a folder of the user's, with a receipt.
+
+    Raises what `use_onnx` raises, and InputError where one of the files is already there.
+    """
+    family = family_of(variant)
+    assert isinstance(variant, NeuralVariant)
+    for target in (folder / name for name in (ENCODER, DECODER, RECEIPT)):
+        if target.exists():
+            raise InputError(target, expected="no such file yet", found="one", remedy="name another folder with -o")
+    source = exported(variant)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(
+        path.name for path in source.iterdir() if path.name != RECEIPT
+    )  # large weights are files of their own
+    for name in files:
+        shutil.copyfile(source / name, folder / name)
+    receipt = json.loads((source / RECEIPT).read_text(encoding="utf-8"))
+    receipt |= {
+        "encoder": {"inputs": ["pixels"], "outputs": list(family.names)},
+        "decoder": {"inputs": [*family.names, "sparse"], "outputs": list(family.outputs)},
+        "sha256": {name: file_digest(folder / name) for name in files},
+        "versions": {library: version(library) for library in ("torch", "onnx", "onnxruntime")},
+    }
+    (folder / RECEIPT).write_text(json.dumps(receipt, indent=2) + "\n", encoding="utf-8")
+    return [folder / name for name in (*files, RECEIPT)]
 
 
 def write_graph(
@@ -198,13 +423,13 @@ def write_graph(
         )
 
 
-def digest(variant: SamVariant) -> str:
+def digest(variant: NeuralVariant) -> str:
     """What the graphs of a variant follow from: its weights, its code, the libraries that write and read them."""
     hasher = hashlib.sha256()
     for name, value in sorted(variant.module.state_dict().items()):
         hasher.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         hasher.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    modules = {type(part).__module__ for part in (variant, variant.module.image_encoder, variant.module.mask_decoder)}
+    modules = {type(part).__module__ for part in (variant, *variant.module.children())}
     for file in module_files(__name__, *modules):
         hasher.update(file.read_bytes())
     for library in ("torch", "onnx", "onnxruntime"):
