@@ -22,8 +22,8 @@ SOURCES := src/sambench workflow/scripts tests benchmarks
 SMK := Snakefile $(wildcard rules/*.smk)
 # Prints the folder of the study: RESULTS/NAME.
 FOLDER := $(BIN)/python -m sambench.config $(CONFIG)
-# A warning is an error. Without the variable, the theme advertises its successor.
-MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+# A warning is an error (but not with --quiet). Without the variable, the theme advertises its successor.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Jobs are many short processes: Python keeps what it compiled, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE

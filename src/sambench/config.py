@@ -16,6 +16,7 @@ import yaml
 
 from sambench.errors import InputError, near_matches
 from sambench.files import exists
+from sambench.protocols import expanded
 from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, SHARED, Dataset, Settings, read_settings
 from sambench.study import Study
 from sambench.variants.cards import Card, packaged_entries, read_cards
@@ -103,7 +104,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     Raises InputError, one line, for an unknown key, a value of the wrong kind, a name that no registry knows or a
     file that does not exist.
     """
-    config = with_suites(with_likes(config))
+    config = expanded(with_suites(with_likes(config)))
     settings = read_settings(config)
     _check_suites(settings)
     cards = read_cards(config["variants"])

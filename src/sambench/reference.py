@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -160,11 +160,12 @@ def kind(type_: pa.DataType) -> str:
     return TYPES.get(str(type_), str(type_))
 
 
-def links(text: str, here: Mapping[str, str]) -> str:
+def links(text: str, here: Mapping[str, str], exists: Callable[[str], bool]) -> str:
     """Links and mentions of the repository's files as the site needs them.
 
-    here: paths in the repository (docs/cost.md, README.md) -> pages of the site. A link to any other file of the
-    repository becomes its name, since the site does not know where the repository is.
+    here: paths in the repository (docs/cost.md, README.md) -> pages of the site. A link to any other file that exists
+    in the repository becomes its name, since the site does not know where the repository is; what does not exist
+    stays, for mkdocs to refuse.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -173,6 +174,8 @@ def links(text: str, here: Mapping[str, str]) -> str:
         page = here.get(path) or here.get(f"docs/{path}")
         if page:
             return f"[{words}]({page}{anchor})"
+        if not exists(path):
+            return match[0]
         return words if "`" in words else f"`{path}`"
 
     def mention(match: re.Match[str]) -> str:
@@ -182,5 +185,5 @@ def links(text: str, here: Mapping[str, str]) -> str:
     parts = re.split(r"(^```.*?^```$|^(?: {4}.*\n)+|`[^`\n]*`)", text, flags=re.MULTILINE | re.DOTALL)
     for index in range(0, len(parts), 2):  # outside of code
         parts[index] = re.sub(r"(?<![\w(/\[])docs/[a-z-]+\.md", mention, parts[index])
-    pattern = r"(?<!!)\[(?P<words>[^]\n]*)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
+    pattern = r"(?<!!)\[(?P<words>[^]]*)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)]*)?\)"
     return re.sub(pattern, link, "".join(parts))

@@ -234,6 +234,11 @@ class StudySelection(Section):
         "tokens; always needed), `single` (the single-mask token), `oracle` (the best of all tokens, an upper bound; "
         "all masks are enlarged for it)"
     )
+    protocols: Distinct[Name] = Field(
+        (),
+        description="names of `protocols`: the prompts and selection rules of papers, on top of those of "
+        "`prompt_groups` and `selections`: docs/published.md",
+    )
     samplers: Distinct[Annotated[str, Field(pattern=SAMPLER)]] = Field(
         description="how segment everything finds its prompts: `grid_16`, `grid_32`, `grid_64` or any `grid_N`; "
         "`hierarchical` or `hierarchical_N` (TinySAM); `object_aware` (boxes of a detector, MobileSAMv2); "
@@ -687,6 +692,17 @@ class VariantCard(Card):
     )
 
 
+class PaperProtocol(Section):
+    """How a paper measured, as far as settings can repeat it: docs/published.md."""
+
+    prompts: Names = Field(description="its prompt types")
+    selections: OneOrMore[Selection] = Field(description="its selection rules")
+    sources: OneOrMore[Text] = Field(
+        description="how `source` begins in config/published.csv for figures that were made in this way"
+    )
+    differs: str = Field("", description="what no setting repeats; empty: figures compare like with like")
+
+
 class Tracking(Section):
     """MLflow."""
 
@@ -731,6 +747,7 @@ class Settings(Section):
         description="lists of prompt sets that are decoded on one encoding of each image: prompt types, made from "
         "ground truth and scored by IoU, and detectors, whose boxes give masks that are scored by AP"
     )
+    protocols: dict[Name, PaperProtocol] = Field({}, description="protocols of papers by name: docs/published.md")
     detection: Detection = Field(description="how detectors are run: docs/detectors.md")
     segany: PromptedMasks = Field(description="how masks prompted from ground truth are scored")
     average_precision: AveragePrecision = Field(description="how masks from the boxes of detectors are scored")

@@ -40,6 +40,7 @@ HEADINGS = {
     "SampleSource": "samples",
     "Checkpoint": "checkpoints",
     "PackageFile": "packages",
+    "PaperProtocol": "protocols",
 }
 NOUNS = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}
 

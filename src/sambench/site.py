@@ -35,4 +35,4 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links to files of the repository as links of the site."""
     here = {f"docs/{file.src_uri}": file.src_uri for file in files.documentation_pages()}
-    return reference.links(markdown, {**here, **PAGES})
+    return reference.links(markdown, {**here, **PAGES}, lambda path: (PROJECT / path).exists())

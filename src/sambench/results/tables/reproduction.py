@@ -12,6 +12,7 @@ import csv
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from sambench.config import CONFIG_FOLDER
 from sambench.errors import InputError
+from sambench.protocols import protocol_of
 from sambench.results.table import Table, all_tables, read_tables, table_files, typed
 from sambench.status import OK
 
@@ -40,6 +42,7 @@ NOTES = {
     "point": "the published time is of one point, not of one box",
     "rate": "published as images per second",
     "mask_points": "published with the points at the centres of the masks, not with boxes",
+    "token": "published as the most confident mask; its figures fit the single-mask token (docs/published.md)",
     "four_tokens": "published with the best of all four tokens, the single-mask token included",
 }
 # Where a line is looked up: the columns of a table that its setting names.
@@ -54,10 +57,13 @@ ACCURACIES = ("accuracy_points", "accuracy_boxes", "average_precision")
 
 # A published figure beside ours, in the unit of our column `metric` of `table`. difference in
 # per cent of the published value; explanation where it is above one; hardware that the published figure was taken on.
+# protocol: of an accuracy, by its source, as the configuration names it; like_with_like: it is repeated in full.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("table", "variant", "dataset", "setting", "metric")],
         *[pa.field(n, pa.float64()) for n in ("measured", "published", "difference")],
+        pa.field("protocol", pa.string()),
+        pa.field("like_with_like", pa.bool_()),
         *[pa.field(n, pa.string()) for n in ("explanation", "runtime", "device", "hardware", "source")],
     ]
 )
@@ -73,11 +79,12 @@ def sources(study: Study) -> list[str]:
 
 
 def settings(study: Study) -> dict[str, Any]:
-    return {"tables": table_files(study, measured_tables(study))}
+    return {"tables": table_files(study, measured_tables(study)), "protocols": study.plain.get("protocols", {})}
 
 
 def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    return reproduction(read_published(Path(published_file())), read_tables(settings["tables"]))
+    published = read_published(Path(published_file()))
+    return reproduction(published, read_tables(settings["tables"]), settings["protocols"])
 
 
 def published_file() -> str:
@@ -108,11 +115,15 @@ def read_published(path: Path) -> list[dict[str, str]]:
     return lines
 
 
-def reproduction(published: list[dict[str, str]], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One line a published figure that something was measured for, with the columns of SCHEMA.
+def reproduction(
+    published: list[dict[str, str]],
+    tables: Mapping[str, pd.DataFrame],
+    protocols: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """One line per published figure that something was measured for, with the columns of SCHEMA.
 
-    tables: by name, those that the study has; `efficiency_parts` too. Times are compared with times of the same kind
-    of processor, CPU or GPU, and both are named.
+    tables: by name, those that the study has; `efficiency_parts` too. protocols: the section of the configuration.
+    Times are compared with times of the same kind of processor, CPU or GPU, and both are named.
     """
     lines: list[dict[str, Any]] = []
     for figure in published:
@@ -124,9 +135,14 @@ def reproduction(published: list[dict[str, str]], tables: Mapping[str, pd.DataFr
             line |= {"hardware": figure["hardware"], "dataset": found.get("dataset", figure["dataset"])}
             line |= {"runtime": found.get("runtime", ""), "device": found.get("device", "")}
             line |= {"measured": measured, "published": value, "difference": 100 * (measured - value) / value}
+            differs = ""
+            if figure["table"] in ACCURACIES:
+                name = protocol_of(figure["source"], protocols)
+                differs = protocols[name].get("differs", "") if name else ""
+                line |= {"protocol": name, "like_with_like": bool(name) and not differs and not figure["note"]}
             if abs(line["difference"]) > ALIKE:
                 busy = "our machine was busy with other work" if found.get("busy") is True else ""
-                line["explanation"] = "; ".join(filter(None, [_explain(figure, measured, tables), busy]))
+                line["explanation"] = "; ".join(filter(None, [_explain(figure, measured, tables, differs), busy]))
             else:
                 line["explanation"] = ""
             lines.append(line)
@@ -157,10 +173,10 @@ def is_gpu(device: str) -> bool:
     return any(word in device for word in ("NVIDIA", "Tesla", "GeForce", "Radeon", "Instinct"))
 
 
-def _explain(figure: Mapping[str, str], measured: float, tables: Mapping[str, pd.DataFrame]) -> str:
+def _explain(figure: Mapping[str, str], measured: float, tables: Mapping[str, pd.DataFrame], differs: str) -> str:
     if abs(measured - float(figure["published"])) <= rounding(figure["published"]):
         return "rounding of the published figure"
-    reasons = [NOTES[figure["note"]]]
+    reasons = [NOTES[figure["note"]] or differs]
     if figure["table"] == "efficiency" and not figure["note"]:
         reasons.append(_convention(figure, tables))
     if figure["hardware"]:
@@ -218,7 +234,8 @@ TABLE = Table(
     order=110,
     title="Published figures",
     explanation="Figures of papers and repositories beside what was measured here, with the difference in per cent "
-    "and the reason of one above 1 %.",
+    "and the reason of one above 1 %. protocol: how the figure was made, where that is known; like_with_like: whether "
+    "this study repeats it in full.",
     schema=SCHEMA,
     key=("table", "variant", "dataset", "setting", "metric"),
     selected=lambda study: True,
