@@ -1,10 +1,13 @@
 """From what was measured to tables, figures, the report and MLflow: rules that only go through the registry of tables."""
 
+from sambench.results.parts import part_settings, parted
+
 TABLES = selected_tables(study)
 FIGURES = selected_figures([table.name for table in TABLES])  # each with the tables that it is drawn from
 TABLE_FILES = [table.file(FOLDER) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
 STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
+PARTED = parted(study)
 OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
 
 
@@ -17,6 +20,32 @@ rule tables:
 rule report:
     input:
         f"{FOLDER}/report/index.html",
+
+
+# What one variant has to say in the tables that come in parts: they only stack it.
+rule summarize:
+    input:
+        shards=lambda wildcards: job_of(wildcards).shard_files(RESULTS, study.shards(wildcards.dataset)),
+        prompts=f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
+        instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
+    output:
+        [Job("{dataset}", "{variant}", "{runtime}", "{group}").summary_file(RESULTS, table) for table in PARTED],
+    log:
+        f"{RESULTS}/logs/summaries/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summaries/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.tsv"
+    conda:
+        "../envs/sambench.yaml"
+    resources:
+        mem_mb=memory("summaries"),
+        runtime=limit("summaries"),
+    params:
+        code=code("summarize", *[all_tables()[name].module for name in PARTED]),
+        results=results_folder,
+        tables=PARTED,
+        settings=lambda wildcards: part_settings(study, job_of(wildcards)),
+    script:
+        "../workflow/scripts/summarize.py"
 
 
 rule table:

@@ -8,10 +8,13 @@ number, a flipped bit or a value that cannot be is an InputError that names the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,11 +24,14 @@ from sambench.digests import digest
 from sambench.errors import InputError
 from sambench.files import atomic
 from sambench.jobs import identity
-from sambench.record_checks import Finding, impossible
+from sambench.record_checks import Finding, impossible, key_of, repeated
 
 SCHEMA_VERSION = "1"
 PREFIX = b"sambench."
 ROWS, SEAL, INPUT = "rows_sha256", "seal", "input."
+ROW_GROUP = 100_000  # rows
+LARGE = 64 * 2**20  # bytes, unpacked, above which a file is verified group by group
+_FORMAT = {"compression": "zstd", "write_page_checksum": True}
 REMAKE = "delete it and run again"
 OTHER_VERSION = f"{REMAKE}: another version wrote it (docs/renames.md)"
 
@@ -38,6 +44,52 @@ def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema,
     Raises ValueError when a column is missing, unexpected or of another type, or a value cannot be: a bug, not the
     user's mistake.
     """
+    table = _table(path, frame, schema)
+    metadata = _metadata(path, provenance, rows_digest(table))
+    with atomic(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, row_group_size=ROW_GROUP, **_FORMAT)
+
+
+@contextmanager
+def parquet_parts(
+    path: Path, schema: pa.Schema, provenance: Mapping[str, str]
+) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
+    """Write a file as `write_parquet` does, part after part: yields what takes a part. Only one is in memory.
+
+    The file has its name when the block ends well. Until then parts lie in a file beside it that has no name and goes
+    with the process. For schemas whose rows have no key.
+
+    Raises ValueError as `write_parquet` does.
+    """
+    assert not key_of(schema), "repetitions would have to be found across parts"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as spool:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(spool, schema, options=options) as writer:
+            yield lambda frame: writer.write_table(_table(path, frame, schema))
+
+        def columns(names: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
+            spool.seek(0)
+            reader = pa.ipc.open_file(spool, options=pa.ipc.IpcReadOptions(included_fields=names))
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+        count = sum(batch.num_rows for batch in columns([0]))
+        found = _digest(schema, count, lambda at: (batch.column(0) for batch in columns([at])))
+        with atomic(path) as temporary:
+            made = schema.with_metadata(_metadata(path, provenance, found))
+            with pq.ParquetWriter(temporary, made, **_FORMAT) as file:
+                waiting: list[pa.RecordBatch] = []
+                for batch in columns():
+                    waiting.append(batch)
+                    if sum(each.num_rows for each in waiting) >= ROW_GROUP:
+                        file.write_table(pa.Table.from_batches(waiting))
+                        waiting = []
+                if waiting:
+                    file.write_table(pa.Table.from_batches(waiting))
+
+
+def _table(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows under a schema, possible ones."""
     if isinstance(frame, pd.DataFrame):
         extra, missing = set(frame.columns) - set(schema.names), set(schema.names) - set(frame.columns)
         if extra or missing:
@@ -47,10 +99,12 @@ def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema,
         table = frame.select(schema.names).cast(schema)
     if finding := impossible(table, schema):
         raise ValueError(f"{path.name}: {': '.join(finding)}")
-    facts = {"schema_version": SCHEMA_VERSION, **identity(path), **provenance, ROWS: rows_digest(table)}
-    metadata = {PREFIX + key.encode(): value.encode() for key, value in {**facts, SEAL: _seal(facts)}.items()}
-    with atomic(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True)
+    return table.replace_schema_metadata(None)
+
+
+def _metadata(path: Path, provenance: Mapping[str, str], rows: str) -> dict[bytes, bytes]:
+    facts = {"schema_version": SCHEMA_VERSION, **identity(path), **provenance, ROWS: rows}
+    return {PREFIX + key.encode(): value.encode() for key, value in {**facts, SEAL: _seal(facts)}.items()}
 
 
 def read_parquet(
@@ -58,17 +112,17 @@ def read_parquet(
     schema: pa.Schema,
     *,
     columns: Sequence[str] | None = None,
-    where: tuple[str, str] | None = None,
+    where: tuple[str, str | Collection[int]] | None = None,
     config_digest: str = "",
     made_of: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """Read a file that `write_parquet` made.
 
-    columns: only these. where: (column, value), only the rows that have the value. config_digest: the one that the file
-    must have. made_of: the `inputs` that it must have been made of; of these, what the file does not name is not
-    compared. Empty: not compared.
+    columns: only these. where: (column, value or values), only the rows that have it or one of them. config_digest: the
+    one that the file must have. made_of: the `inputs` that it must have been made of; of these, what the file does not
+    name is not compared. Empty: not compared.
 
-    The whole file is verified, and once in a process as long as it is the same file.
+    The whole file is verified, and once in a process as long as it is the same file; a large one piece by piece.
 
     Raises InputError when it is no such file, its columns are others, its content is not what was written, it is
     another job's or another configuration's, or a value is impossible.
@@ -87,9 +141,23 @@ def read_parquet(
             word = name.removeprefix(INPUT)
             raise InputError(path, name, expected=f"the {word} that are here", found="others", remedy=REMAKE)
     names = schema.names if columns is None else list(columns)
-    if table is None:
-        return _read(path, columns=names, filters=[(where[0], "=", where[1])] if where else None)
-    return (table.filter(pc.equal(table[where[0]], where[1])) if where else table).select(names)
+    if table is not None:
+        return _chosen(table, where).select(names)
+    if where is None:
+        return _read(path, columns=names)
+    with _opened(path) as file:
+        needed = list(dict.fromkeys([*names, where[0]]))
+        parts = [_chosen(each, where).select(names) for each in _row_groups(path, file, needed)]
+        return pa.concat_tables([file.schema_arrow.empty_table().select(names).replace_schema_metadata(None), *parts])
+
+
+def _chosen(table: pa.Table, where: tuple[str, str | Collection[int]] | None) -> pa.Table:
+    if where is None:
+        return table
+    name, wanted = where
+    column = table[name]
+    same = pc.equal(column, wanted) if isinstance(wanted, str) else pc.is_in(column, pa.array(wanted, column.type))
+    return table.filter(same).replace_schema_metadata(None)
 
 
 def _verified(path: Path, schema: pa.Schema) -> tuple[dict[str, str], pa.Table | None]:
@@ -102,18 +170,58 @@ def _verified(path: Path, schema: pa.Schema) -> tuple[dict[str, str], pa.Table |
     known = _VERIFIED.get(version)
     if known is not None and known[0] == schema:
         return known[1], None
-    table = _read(path)
-    found = table.schema.remove_metadata()
-    if found != schema:
-        expected = ", ".join(schema.names)
-        raise InputError(path, "columns", expected=expected, found=_difference(found, schema), remedy=OTHER_VERSION)
-    facts = _facts(path, table.schema.metadata)
-    _verify_facts(path, facts)
-    if rows_digest(table) != facts[ROWS]:
-        raise InputError(path, "rows", expected="those that were written", found="others", remedy=REMAKE)
-    refuse(path, impossible(table, schema))
+    table = None
+    with _opened(path) as file:
+        said = file.schema_arrow
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) <= LARGE:
+            table = _read(path)
+            said = table.schema
+        found = said.remove_metadata()
+        if found != schema:
+            expected = ", ".join(schema.names)
+            raise InputError(path, "columns", expected=expected, found=_difference(found, schema), remedy=OTHER_VERSION)
+        facts = _facts(path, said.metadata)
+        _verify_facts(path, facts)
+        if table is not None:
+            digest_found = rows_digest(table)
+        else:
+            digest_found = _digest(
+                found,
+                file.metadata.num_rows,
+                lambda at: (
+                    chunk for part in _row_groups(path, file, [schema.names[at]]) for chunk in part.column(0).chunks
+                ),
+            )
+        if digest_found != facts[ROWS]:
+            raise InputError(path, "rows", expected="those that were written", found="others", remedy=REMAKE)
+        for part in _row_groups(path, file) if table is None else [table]:
+            refuse(path, impossible(part, schema))
+        if table is None and (key := key_of(schema)):
+            refuse(path, repeated(_read(path, columns=list(key)), key))
     _VERIFIED[version] = schema, facts
     return facts, table
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        list(file.schema_arrow.names)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    with file:
+        yield file
+
+
+def _row_groups(path: Path, file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a file, one group of them after the other."""
+    for number in range(file.metadata.num_row_groups):
+        try:
+            table = file.read_row_group(number, columns=columns)
+        except Exception as error:
+            raise _unreadable(path, error) from None
+        yield table
 
 
 _VERIFIED: dict[tuple[str, int, int, int, int], tuple[pa.Schema, dict[str, str]]] = {}
@@ -184,31 +292,64 @@ def content_digest(path: Path) -> str:
 
 def rows_digest(table: pa.Table) -> str:
     """The SHA-256 of the values of a table: the same however a file stores them."""
+    return _digest(table.schema, table.num_rows, lambda at: table.column(at).chunks)
+
+
+def _digest(schema: pa.Schema, rows: int, chunks: Callable[[int], Iterable[pa.Array]]) -> str:
+    """`rows_digest`. chunks: the values of a column by its place, array after array, as often as they are asked for."""
     hasher = hashlib.sha256()
-    for field, column in zip(table.schema, table.columns, strict=True):
+    for at, field in enumerate(schema):
         # What a nested type holds has another name in Parquet.
         kind = str(field.type) if not pa.types.is_nested(field.type) else f"nested in {field.type.num_fields}"
-        hasher.update(f"{field.name} {kind} {len(column)}\n".encode())
-        _add_values(hasher, column.combine_chunks())
+        hasher.update(f"{field.name} {kind} {rows}\n".encode())
+        for stream in _streams(field.type):
+            stream(hasher, chunks(at))
     return hasher.hexdigest()
 
 
-def _add_values(hasher: hashlib._Hash, values: pa.Array | pa.ChunkedArray) -> None:
-    """The nulls, then the values that are there. What a buffer holds instead of a null is arbitrary."""
-    if isinstance(values, pa.ChunkedArray):  # of no chunk, or of more than fits into one
-        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-    hasher.update(values.is_valid().to_numpy(zero_copy_only=False).tobytes())
-    there = values.drop_null()
-    if pa.types.is_list(there.type):
-        hasher.update(pc.list_value_length(there).to_numpy(zero_copy_only=False).tobytes())
-        _add_values(hasher, there.flatten())
-    elif pa.types.is_string(there.type) or pa.types.is_binary(there.type):
-        hasher.update(pc.binary_length(there).to_numpy(zero_copy_only=False).tobytes())
-        hasher.update(b"".join(there.cast(pa.binary()).to_pylist()))
-    elif pa.types.is_nested(there.type):
-        hasher.update(repr(there.to_pylist()).encode())
-    else:
-        hasher.update(there.to_numpy(zero_copy_only=False).tobytes())
+Stream = Callable[["hashlib._Hash", Iterable[pa.Array]], None]
+
+
+def _streams(kind: pa.DataType) -> list[Stream]:
+    """What is taken of a column, one after the other: the nulls, then the values that are there. What a buffer holds
+    instead of a null is arbitrary."""
+
+    def stream(values: Callable[[pa.Array], Any]) -> Stream:
+        def take(hasher: hashlib._Hash, chunks: Iterable[pa.Array]) -> None:
+            for chunk in chunks:
+                hasher.update(values(chunk))
+
+        return take
+
+    def inside(inner: Stream) -> Stream:
+        return lambda hasher, chunks: inner(hasher, (chunk.drop_null().flatten() for chunk in chunks))
+
+    nulls = stream(lambda chunk: _plain(chunk.is_valid()))
+    if pa.types.is_list(kind):
+        lengths = stream(lambda chunk: _plain(pc.list_value_length(chunk.drop_null())))
+        return [nulls, lengths, *(inside(inner) for inner in _streams(kind.value_type))]
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        lengths = stream(lambda chunk: _plain(pc.binary_length(chunk.drop_null())))
+        return [nulls, lengths, stream(lambda chunk: _content(chunk.drop_null()))]
+    if pa.types.is_nested(kind):
+
+        def written(hasher: hashlib._Hash, chunks: Iterable[pa.Array]) -> None:
+            hasher.update(repr([value for chunk in chunks for value in chunk.drop_null().to_pylist()]).encode())
+
+        return [nulls, written]
+    return [nulls, stream(lambda chunk: _plain(chunk.drop_null()))]
+
+
+def _plain(values: pa.Array) -> bytes:
+    return bytes(values.to_numpy(zero_copy_only=False).tobytes())
+
+
+def _content(values: pa.Array) -> memoryview | bytes:
+    """The bytes of texts or binary values, one after the other."""
+    if not len(values):
+        return b""
+    ends = np.frombuffer(values.buffers()[1], dtype=np.int32)[values.offset : values.offset + len(values) + 1]
+    return memoryview(values.buffers()[2] or b"")[ends[0] : ends[-1]]
 
 
 def _seal(facts: Mapping[str, str]) -> str:

@@ -64,15 +64,20 @@ def run(question: Question) -> None:
     folder = question.results / question.name
     sample = folder / "annotations.json"
     chosen = candidates(question)
-    write_text(sample, json.dumps(part(document, order[: TRIED + 1])))
+    write_text(sample, dumps(part(document, order[: TRIED + 1])))
     kept, count = choose(question, chosen, len(order), sample, start)
-    write_text(sample, json.dumps(part(document, order[:count])))
+    write_text(sample, dumps(part(document, order[:count])))
     study = folder / f"{question.name}.yaml"
     write_text(study, study_text(question, sample, count, len(order), kept))
     print(f"{count} of {len(order)} images, {', '.join(kept)}; the study is {study}", flush=True)
     start_study(study)
     print((folder / "tables" / "overview.md").read_text(encoding="utf-8"))
     print(f"report: {folder / 'report' / 'index.html'}   go on from {study}")
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """A part of what `checks.read_annotations` gives, as JSON."""
+    return json.dumps(document, default=np.ndarray.tolist)
 
 
 def sampled_order(document: Mapping[str, Any], path: Path, seed: int) -> list[int]:

@@ -50,7 +50,7 @@ def impossible(table: pa.Table, schema: pa.Schema) -> Finding | None:
     return (
         _numbers(table, rules)
         or _statuses(table, rules)
-        or (_repeated(table, rules.key) if rules.key else None)
+        or (repeated(table, rules.key) if rules.key else None)
         or (rules.more(table) if rules.more else None)
     )
 
@@ -98,7 +98,13 @@ def _statuses(table: pa.Table, rules: Rules) -> Finding | None:
     return None
 
 
-def _repeated(table: pa.Table, key: Sequence[str]) -> Finding | None:
+def key_of(schema: pa.Schema) -> Sequence[str]:
+    """The columns that name a row of a schema; none where nothing does."""
+    return next((rules.key for known, rules in RULES if known == schema), ())
+
+
+def repeated(table: pa.Table, key: Sequence[str]) -> Finding | None:
+    """What is wrong with a table of which each combination of `key` may be there once."""
     distinct = table.select(list(key)).group_by(list(key)).aggregate([]).num_rows
     if distinct != table.num_rows:
         return ", ".join(key), "each once", f"{table.num_rows - distinct} repetitions"

@@ -28,6 +28,7 @@ STAGE_MB = {
     "boxes": 12000,
     "boxes_merge": 8000,
     "average_precision": 12000,
+    "summaries": 6000,
     "tables": 16000,
 }
 
@@ -40,6 +41,7 @@ STAGE_MINUTES = {
     "boxes_merge": 60,
     "average_precision": 60,
     "efficiency": 60,
+    "summaries": 60,
     "tables": 120,
 }
 # A limit is so many times the estimate; a retry gets as much again.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import resource
 import runpy
 import sys
 import time
@@ -62,7 +63,7 @@ def leases(resources: Mapping[str, Any], values: Mapping[str, Any]) -> AbstractC
 @contextmanager
 def recorded(log: Path | None, job: Mapping[str, Any]) -> Iterator[None]:
     """Write the record of a job beside its log: its values when it starts, and when it started and ended, in seconds
-    since 1970, when it ends well."""
+    since 1970, and its peak memory in MiB, when it ends well."""
     if log is None:
         yield
         return
@@ -71,6 +72,7 @@ def recorded(log: Path | None, job: Mapping[str, Any]) -> Iterator[None]:
     file.write_text(json.dumps({**job, **times}, indent=1, default=str), encoding="utf-8")
     yield
     times["ended"] = max(time.time(), times["started"])
+    times["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
     file.write_text(json.dumps({**job, **times}, indent=1, default=str), encoding="utf-8")
 
 

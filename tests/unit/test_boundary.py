@@ -170,11 +170,13 @@ def test_the_table_by_hand() -> None:
         | {"iou": [0.5, 0.7, 0.9], "boundary_iou": [0.5, 0.4, 0.3]}
     )
     job, bootstrap = Job("d", "v", "eager", "g"), {"resamples": 100, "seed": 0}
-    table = lines(job, rows, ["argmax"], **bootstrap)
-    assert list(table.columns) == SCHEMA.names
+    table = pd.DataFrame(lines(job, "box", rows, {"statistics": bootstrap}))
+    assert set(table.columns) == set(SCHEMA.names)
     line = table.iloc[0]
     assert [line["boundary_iou"], line["miou"]] == pytest.approx([40, 70])
     assert [line[f"boundary_iou_{size}"] for size in ("small", "medium", "large")] == pytest.approx([50, 40, 30])
-    nothing = lines(job, rows.assign(status=NO_WEIGHTS), ["argmax"], **bootstrap).iloc[0]
+    nothing = pd.DataFrame(
+        lines(job, "box", rows.assign(status=NO_WEIGHTS), {"statistics": bootstrap}), columns=SCHEMA.names
+    ).iloc[0]
     assert pd.isna(nothing["boundary_iou"]) and nothing["status"] == NO_WEIGHTS
     assert "boundary IoU, %" in str(draw(table).static)

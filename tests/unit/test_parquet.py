@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sambench import parquet
 from sambench.config import merge, read_registries, read_study
 from sambench.errors import InputError
 from sambench.jobs import LAYOUTS, identity
 from sambench.parquet import inputs, read_parquet, read_provenance, rows_digest, write_parquet
 from sambench.records import BOXES, INSTANCES, MASKS, PROMPTS, SEGANY
+from sambench.results import parts
 from sambench.results.table import find_table
 from sambench.study import Study
 
@@ -120,7 +122,13 @@ def study(results: Path) -> Study:
 
 
 def table(study: Study) -> pd.DataFrame:
-    what = find_table("accuracy_boxes")
+    """The table, from parts that are made anew."""
+    what, found = find_table("accuracy_boxes"), Path("results")
+    for job in parts.part_jobs(study):
+        instances = found / "datasets/tiny/instances.parquet"
+        shards = [Path(file) for file in job.shard_files(found, 2)]
+        settings = parts.part_settings(study, job)
+        parts.summarize(job, [what.name], found, shards, Path(job.prompts_file(found)), instances, settings)
     return what.build(Path("results"), what.settings(study))
 
 
@@ -391,3 +399,77 @@ def test_what_is_written_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"boxes.parquet: x: finite numbers of at least 0: -1.0"):
         write_parquet(tmp_path / "boxes.parquet", boxes, BOXES, {})
     assert not list(tmp_path.iterdir())
+
+
+def boxes_of(images: list[int]) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": images, "category_id": 1, "x": 0.0, "y": 0.0, "w": 1.0, "h": 1.0, "score": 0.5})
+
+
+def test_a_file_written_in_parts_is_the_file_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP", 3)
+    write_parquet(tmp_path / "whole.parquet", boxes_of([1, 2, 2, 3, 3, 3, 4]), BOXES, {"a": "b"})
+    path = tmp_path / "parts.parquet"
+    with parquet.parquet_parts(path, BOXES, {"a": "b"}) as write:
+        for part in ([1], [2, 2, 3], [], [3, 3, 4]):
+            write(boxes_of(part))
+            assert list(tmp_path.glob("*parts*")) == [], "nobody sees half a file"
+    assert read_parquet(path, BOXES).equals(read_parquet(tmp_path / "whole.parquet", BOXES))
+    assert read_provenance(path) == read_provenance(tmp_path / "whole.parquet")
+    assert pq.ParquetFile(path).metadata.num_row_groups == 2
+    with pytest.raises(RuntimeError), parquet.parquet_parts(path, BOXES, {}) as write:
+        write(boxes_of([9]))
+        raise RuntimeError
+    assert read_parquet(path, BOXES).num_rows == 7 and len(list(tmp_path.iterdir())) == 2
+    with parquet.parquet_parts(tmp_path / "none.parquet", BOXES, {}):
+        pass
+    assert read_parquet(tmp_path / "none.parquet", BOXES).num_rows == 0
+
+
+def test_a_large_file_is_verified_and_filtered_piece_by_piece(
+    results: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of file, as if it were large; changes in its second row group are found."""
+    monkeypatch.setattr(parquet, "ROW_GROUP", 2)
+    monkeypatch.setattr(parquet, "_VERIFIED", {})
+    kinds = {SHARD: SEGANY, "prompts/tiny/boxes.parquet": PROMPTS, "datasets/tiny/instances.parquet": INSTANCES}
+    kinds |= {"boxes/tiny/mine.parquet": BOXES, SHARD.replace("segany", "masks"): MASKS}
+    for name, schema in kinds.items():
+        whole = read_parquet(results / name, schema)
+        pq.write_table(whole, results / name, row_group_size=2)
+        monkeypatch.setattr(parquet, "LARGE", 0)
+        assert read_parquet(results / name, schema).equals(whole.replace_schema_metadata(None)), name
+        images = whole["image_id"].to_pylist()[-1:]
+        some = read_parquet(results / name, schema, columns=schema.names[:3], where=("image_id", images))
+        assert some.to_pylist() == [
+            {key: row[key] for key in schema.names[:3]} for row in whole.to_pylist() if row["image_id"] in images
+        ]
+    raw(results / SHARD, lambda rows: rows.assign(iou=rows["iou"].to_numpy()[::-1]))
+    with pytest.raises(InputError, match="rows: expected those that were written"):
+        table(study)
+    sealed(results / SHARD, lambda rows: pd.concat([rows, rows.iloc[:1]]))
+    with pytest.raises(InputError, match="annotation_id, prompt: expected each once"):
+        table(study)
+    sealed(results / SHARD, cell("iou", 7.3))
+    with pytest.raises(InputError, match="iou: expected numbers from 0 to 1"):
+        table(study)
+
+
+def test_masks_that_come_in_blocks_are_the_same(
+    root: Path, results: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sambench.evaluate import segany
+
+    job, shard = study.jobs()[1], "0-of-2"
+    files = {"segany": (job.shard_files(results, 2)[0], SEGANY), "masks": (job.mask_files(results, 2)[0], MASKS)}
+    before = {name: read_parquet(Path(file), schema).to_pandas() for name, (file, schema) in files.items()}
+    monkeypatch.setattr(segany, "BLOCK_ROWS", 1)
+    script(
+        root, "segany", model=study.model(job.variant, job.runtime), threads=1, prompts=Path(job.prompts_file(results)),
+        **{name: results / f"datasets/tiny/{name}.parquet" for name in ("images", "instances")}, shard=shard,
+        selections=study["selections"], keep_unjudged=False, detectors={"mine": results / "boxes/tiny/mine.parquet"},
+        **{name: Path(file) for name, (file, _) in files.items()},
+    )  # fmt: skip
+    after = {name: read_parquet(Path(file), schema).to_pandas() for name, (file, schema) in files.items()}
+    pd.testing.assert_frame_equal(after["segany"], before["segany"])
+    one, two = (each["masks"].sort_values(["selection", "detector"], kind="stable") for each in (before, after))
+    pd.testing.assert_frame_equal(one.reset_index(drop=True), two.reset_index(drop=True))

@@ -105,9 +105,9 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     clocks = {f"latency/{one}", f"segevery/{one}/grid_16/time"}
     quality = f"segevery/{one}/grid_16/quality"
     tables = {f"tables/{study.name}/{table.name}" for table in selected_tables(study) if table.large}
-    assert len(tables) >= 2
+    parts = {f"summaries/{one}/ground_truth"}
     index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
-    assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *tables}
+    assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *parts, *tables}
     assert {name for name, task in on_cluster.items() if task.width == ALL} == clocks
 
     def needs(name: str) -> set[str]:
@@ -116,7 +116,8 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     assert needs(prompts) == needs(quality) == {index}
     assert all(needs(clock) == {index} for clock in clocks)
     assert all(needs(shard) == {index, prompts} for shard in segany)
-    assert all(needs(table) >= segany for table in tables)
+    assert all(needs(part) == {index, prompts, *segany} for part in parts)
+    assert tables and all(needs(table) >= segany for table in tables)
     # Generated scenes come from a local rule; at the end local rules wait for all that was measured.
     (generator,) = work[index].after
     assert work[generator].width == 0 and generator.startswith("out/datasets/scenes/")

@@ -11,7 +11,9 @@ import pytest
 from sambench.errors import InputError
 from sambench.jobs import Job
 from sambench.parquet import read_parquet, read_provenance
-from sambench.results.accuracy import SCHEMA, accuracy, check_complete, is_box
+from sambench.results import accuracy as means
+from sambench.results.accuracy import SCHEMA, is_box
+from sambench.results.parts import check_complete
 from sambench.results.presentation import overview, presentable, write_table
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import all_tables, concat, find_table
@@ -35,8 +37,12 @@ def results(**columns: object) -> pd.DataFrame:
     return pd.DataFrame(base | columns)
 
 
+def accuracy(rows: pd.DataFrame, selections: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(means.accuracy(JOB, rows, selections, **BOOTSTRAP), columns=SCHEMA.names)
+
+
 def test_means_sizes_and_counts() -> None:
-    table = accuracy(JOB, results(), ["argmax", "single"], **BOOTSTRAP)
+    table = accuracy(results(), ["argmax", "single"])
     line = table.iloc[0]
     assert line["miou"] == pytest.approx(25.0)
     # Half-open bounds: 32² = 1024 is medium, 96² = 9216 is large.
@@ -47,13 +53,13 @@ def test_means_sizes_and_counts() -> None:
 
 
 def test_rows_without_a_number_leave_the_mean_and_are_counted() -> None:
-    table = accuracy(JOB, results(status=[OK, OUT_OF_MEMORY, OK, OK]), ["argmax"], **BOOTSTRAP)
+    table = accuracy(results(status=[OK, OUT_OF_MEMORY, OK, OK]), ["argmax"])
     assert table.iloc[0]["miou"] == pytest.approx(100 * 0.8 / 3)
     assert table.iloc[0]["status"] == "out of memory: 1 of 4"
 
 
 def test_a_variant_without_weights_has_no_mean() -> None:
-    table = accuracy(JOB, results(status=NO_WEIGHTS, iou=np.nan), ["argmax"], **BOOTSTRAP)
+    table = accuracy(results(status=NO_WEIGHTS, iou=np.nan), ["argmax"])
     assert pd.isna(table.iloc[0]["miou"]) and table.iloc[0]["status"] == NO_WEIGHTS
     assert presentable(table).iloc[0][["miou", "status"]].tolist() == ["–", NO_WEIGHTS]
     assert NO_WEIGHTS in overview(table).to_string()
@@ -92,7 +98,7 @@ def test_every_table_is_whole() -> None:
 
 
 def test_tables_are_written_in_four_forms(tmp_path: Path) -> None:
-    table = accuracy(JOB, results(), ["argmax"], **BOOTSTRAP)
+    table = accuracy(results(), ["argmax"])
     write_table(tmp_path, find_table("accuracy_boxes"), table, {"git_commit": "abc"})
     back = read_parquet(tmp_path / "accuracy_boxes.parquet", SCHEMA).to_pandas()
     pd.testing.assert_frame_equal(back, table, check_dtype=False)

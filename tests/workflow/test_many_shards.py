@@ -1,4 +1,4 @@
-"""A study of 20,000 shards reaches its table: nothing about it passes through a command line."""
+"""A part of 20,000 shards reaches its table: nothing about it passes through a command line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ SNAKEFILE = """
 folder = "results/segany/tiny/box_fill/eager/boxes"
 
 
-rule table:
+rule summarize:
     input:
-        [f"{{folder}}/{{shard}}-of-{shards}.parquet" for shard in range({shards})],
+        shards=[f"{{folder}}/{{shard}}-of-{shards}.parquet" for shard in range({shards})],
+        prompts="results/prompts/tiny/boxes.parquet",
+        instances="results/datasets/tiny/instances.parquet",
     output:
-        multiext("results/tiny/tables/accuracy_boxes", ".parquet", ".csv", ".md", ".tex"),
+        "results/summaries/tiny/box_fill/eager/boxes/accuracy_boxes.parquet",
     log:
-        "results/logs/table.log",
+        "results/logs/summaries.log",
     params:
-        table="accuracy_boxes",
+        dataset="tiny",
+        variant="box_fill",
+        runtime="eager",
+        group="boxes",
+        tables=["accuracy_boxes"],
         results="results",
-        folder="results/tiny",
         settings={settings},
     script:
         "{script}"
@@ -43,11 +48,10 @@ def test_a_table_of_many_shards_is_made(
     shards: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {
-        "jobs": [["tiny", "box_fill", "eager", "boxes"]],
-        "shards": {"tiny": shards},
+        "types": ["box"],
         "selections": ["argmax"],
         "statistics": {"resamples": 100, "seed": 0},
-        "config_digests": {"box_fill": {"eager": "c"}},
+        "config_digest": "c",
     }
     masks = {
         "category_id": 1,
@@ -83,7 +87,7 @@ def test_a_table_of_many_shards_is_made(
     monkeypatch.setattr("os.fsync", lambda file: None)
     for shard in range(1, shards):  # shards without an image
         write_parquet(folder / f"{shard}-of-{shards}.parquet", nothing, SEGANY, {"config_digest": "c"})
-    script = root / "workflow" / "scripts" / "table.py"
+    script = root / "workflow" / "scripts" / "summarize.py"
     text = SNAKEFILE.format(shards=shards, settings=json.dumps(settings), script=script)
     (tmp_path / "Snakefile").write_text(text)
     done = subprocess.run(
@@ -92,5 +96,7 @@ def test_a_table_of_many_shards_is_made(
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    (line,) = pd.read_parquet(tmp_path / "results/tiny/tables/accuracy_boxes.parquet").to_dict("records")
+    (line,) = pd.read_parquet(tmp_path / "results/summaries/tiny/box_fill/eager/boxes/accuracy_boxes.parquet").to_dict(
+        "records"
+    )
     assert (line["miou"], line["instances"]) == (75.0, 2)

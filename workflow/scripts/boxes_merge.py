@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 
 from sambench.parquet import inputs, read_parquet, read_provenance, write_parquet
 from sambench.provenance import provenance
@@ -23,10 +24,12 @@ def main(*, shards: list[Path], boxes: Path) -> None:
     facts = {name: value for name, value in origins[0].items() if name not in OWN}
     facts["images"] = str(sum(int(origin["images"]) for origin in origins))
     facts["status"] = next((origin["status"] for origin in origins if origin["status"] != OK), OK)
-    table = pd.concat([read_parquet(file, BOXES).to_pandas() for file in shards], ignore_index=True)
+    table = pa.concat_tables([read_parquet(file, BOXES).replace_schema_metadata(None) for file in shards])
     if facts["status"] not in (OK, RANDOM_WEIGHTS):
-        table = table.iloc[:0]
-    table = table.sort_values("image_id", kind="stable", ignore_index=True)
+        table = table.slice(0, 0)
+    images = table["image_id"].to_numpy()
+    if (images[1:] < images[:-1]).any():
+        table = table.take(np.argsort(images, kind="stable"))
     origin = provenance([each["config_digest"] for each in origins], origins[0]["device"], **facts)
     write_parquet(boxes, table, BOXES, origin | inputs(shards=shards))
 

@@ -1,6 +1,7 @@
 """Promptable segmentation: one shard of one dataset with one variant, runtime and prompt group."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import pandas as pd
 from sambench.digests import digest
 from sambench.evaluate.detections import DetectedMasks, box_prompts
 from sambench.evaluate.judged import indexed_truth, judged
-from sambench.evaluate.segany import ChosenIous, evaluate, plan, result_table
+from sambench.evaluate.segany import ChosenIous, evaluate, image_blocks, plan, result_table
 from sambench.jobs import parse_shard, shard_images
-from sambench.parquet import inputs, read_parquet, refuse, write_parquet
+from sambench.parquet import inputs, parquet_parts, read_parquet, refuse, write_parquet
 from sambench.provenance import provenance
 from sambench.record_checks import strange_boxes
 from sambench.records import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY
@@ -42,12 +43,13 @@ def main(
     """
     what, execution, folders = configured(model, threads)
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
-    truth = of_images(read_parquet(instances, INSTANCES).to_pandas(), part)
+    where = ("image_id", part["image_id"].tolist())
+    truth = read_parquet(instances, INSTANCES, where=where).to_pandas()
     made_of = inputs(instances=instances)
-    prompted = of_images(read_parquet(prompts, PROMPTS, made_of=made_of).to_pandas(), part)
+    prompted = read_parquet(prompts, PROMPTS, where=where, made_of=made_of).to_pandas()
     found = {}
     for name, file in detectors.items():
-        found[name] = of_images(read_parquet(file, BOXES, made_of=inputs(images=images)).to_pandas(), part)
+        found[name] = read_parquet(file, BOXES, where=where, made_of=inputs(images=images)).to_pandas()
         refuse(file, strange_boxes(found[name], part))
     if not keep_unjudged:
         rules = indexed_truth(part)
@@ -62,26 +64,36 @@ def main(
         print(f"segany {what.name}: {state}: {reason}", file=sys.stderr)
     # Rows that are not decoded have the reason as their status.
     start = "" if network else state
-    scores, planned, kept = ChosenIous(len(prompted), selections, start, boundary=boundary), prompted, None
-    if found:
-        detected = box_prompts(found, truth if network and network.uses_ground_truth else None)
-        kept = DetectedMasks(len(detected), len(prompted), selections, start)
-        planned = pd.concat([prompted.assign(detected=False), detected], ignore_index=True)
-    if network:
-        evaluate(network, plan(part, truth, planned), scores, kept, f"segany {what.name} {shard}")
-
+    title, wanted_truth = f"segany {what.name} {shard}", bool(network and network.uses_ground_truth)
     origin = provenance([model, selections], device, weights_sha256=",".join(digests))
     origin |= inputs(images=images, instances=instances, prompts=prompts)
-    if kept and masks:
-        sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
-        sources |= inputs(**{f"boxes.{name}": file for name, file in detectors.items()})
-        write_parquet(masks, kept.table(detected, part), MASKS, origin | sources)
-    write_parquet(segany, result_table(prompted, truth, scores), SEGANY, origin)
+    sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
+    sources |= inputs(**{f"boxes.{name}": file for name, file in detectors.items()})
+    parts, done = [], 0
+    with parquet_parts(masks, MASKS, origin | sources) if found and masks else nullcontext() as keep:
+        for block in image_blocks(part, [prompted, *found.values()]):
+            own = of_images(prompted, block)
+            scores, planned, kept = ChosenIous(len(own), selections, start, boundary=boundary), own, None
+            if keep:
+                boxes = {name: of_images(rows, block) for name, rows in found.items()}
+                detected = box_prompts(boxes, of_images(truth, block) if wanted_truth else None)
+                kept = DetectedMasks(len(detected), len(own), selections, start)
+                planned = pd.concat([own.assign(detected=False), detected])
+            if network:
+                tasks = plan(block, of_images(truth, block), planned.reset_index(drop=True))
+                place = f", images {done + 1}-{done + len(block)} of {len(part)}" if len(block) < len(part) else ""
+                evaluate(network, tasks, scores, kept, title + place)
+            if kept and keep:
+                keep(kept.table(detected, block))
+            done += len(block)
+            parts.append(result_table(own.reset_index(drop=True), truth, scores).set_index(own.index))
+    # In the order of the prompts, however images came in blocks.
+    write_parquet(segany, pd.concat(parts).sort_index(), SEGANY, origin)
 
 
 def of_images(table: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """The rows of these images."""
-    return table[table["image_id"].isin(images["image_id"])].reset_index(drop=True)
+    """The rows of these images, with their places in the table."""
+    return table[table["image_id"].isin(images["image_id"])]
 
 
 if __name__ == "__main__":

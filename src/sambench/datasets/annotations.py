@@ -81,11 +81,15 @@ def read(path: Path | Sequence[Path], geometry: Geometry = "masks", faults: Faul
     return replace(merged, counts=sum((each.counts for each in found), Counter()))
 
 
-def read_document(path: Path | Sequence[Path]) -> dict[str, Any]:
-    """An annotation file, or several as one, parsed; of several the ids are checked too."""
+def read_document(path: Path | Sequence[Path], *, segmentations: bool = True) -> dict[str, Any]:
+    """An annotation file, or several as one, parsed; of several the ids are checked too.
+
+    segmentations: else they are left out.
+    """
     if isinstance(path, Path) or len(path) == 1:
-        return checks.read_annotations(path if isinstance(path, Path) else path[0])
-    documents = [(each, checks.read_annotations(each)) for each in path]
+        one = path if isinstance(path, Path) else path[0]
+        return checks.read_annotations(one, segmentations=segmentations)
+    documents = [(each, checks.read_annotations(each, segmentations=segmentations)) for each in path]
     own = Faults()
     for each, document in documents:
         _checked(each, document, "none", own)

@@ -8,6 +8,7 @@ of the category.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ SKIPPED_MASK = "skipped_empty_mask"
 COMPUTED_AREA = "area_computed_from_mask"
 COMPUTED_BOX = "box_computed_from_mask"
 AS_IT_IS = Reading()
+_CHUNK = 10_000  # instances whose rows are dicts at once
 NOTES = {
     SKIPPED_IMAGE: ("left out", "images that cannot be used"),
     SKIPPED_AREA: ("left out", "instances with an area below 1"),
@@ -145,11 +147,13 @@ def index(
     frequencies = {category["id"]: category.get("frequency") for category in truth.categories}
     chosen = [instance for instance in truth.instances if instance.image_id in pictures]
     chosen.sort(key=lambda instance: (instance.image_id, instance.annotation_id))
-    evidence: list[list[float]] = []
-    drawn = [row for instance in chosen if (row := _draw(instance, pictures[instance.image_id], counts, evidence))]
-    if not drawn:
-        raise _nothing_left(annotations, len(truth.instances), counts, [*bad.values()])
-    warnings = _check_boxes(evidence, annotations)
+    judged = _judged_categories(truth, sorted(pictures))
+    total, evidence = len(truth.instances), array("d")
+    truth.instances.clear()  # polygons go as their masks are drawn
+    drawn = _table(chosen, pictures, counts, evidence)
+    if drawn.empty:
+        raise _nothing_left(annotations, total, counts, [*bad.values()])
+    warnings = _check_boxes(np.asarray(evidence).reshape(-1, 10), annotations)
     warnings |= _crowding(drawn, truth.federated)
     warnings |= inspection.warnings([(pictures[image_id].path, looks[image_id]) for image_id in sorted(pictures)])
 
@@ -160,11 +164,11 @@ def index(
         orientation=[looks[row.image_id].view.orientation for row in rows],
         scaling=[looks[row.image_id].view.scaling for row in rows],
         identity=identities([row.path for row in rows], whole=reading.whole),
-        judged_category_ids=_judged_categories(truth, [row.image_id for row in rows]),
+        judged_category_ids=judged,
     )
     return Index(
         images=table.astype({"image_id": "int64", "width": "int32", "height": "int32", "orientation": "int8"}),
-        instances=pd.DataFrame(drawn).assign(frequency=[frequencies.get(row["category_id"]) for row in drawn]),
+        instances=drawn.assign(frequency=drawn["category_id"].map(frequencies.get).astype(object)),
         counts={reason: counts[reason] for reason in REASONS},
         warnings=warnings,
         category_names={entry["id"]: str(entry.get("name", entry["id"])) for entry in truth.categories},
@@ -229,11 +233,13 @@ def _nothing_left(path: Path, total: int, counts: Mapping[str, int], bad: Sequen
     return checks.refusal(path, "annotations", "at least one instance with a mask", found, remedy)
 
 
-def _check_boxes(evidence: list[list[float]], path: Path) -> dict[str, int]:
-    """Warnings about annotation boxes that are not those of their masks; InputError where that is beyond doubt."""
-    if not evidence:
+def _check_boxes(table: np.ndarray, path: Path) -> dict[str, int]:
+    """Warnings about annotation boxes that are not those of their masks; InputError where that is beyond doubt.
+
+    table: (N, 10), what `_draw` takes in as evidence.
+    """
+    if not len(table):
         return {}
-    table = np.array(evidence)
     warnings = {}
     for finding in plausibility.boxes_of_masks(table[:, :4], table[:, 4:8], table[:, 8:]):
         if finding.sure:
@@ -244,21 +250,35 @@ def _check_boxes(evidence: list[list[float]], path: Path) -> dict[str, int]:
     return warnings
 
 
-def _crowding(drawn: list[dict[str, Any]], lvis: bool) -> dict[str, int]:
+def _crowding(drawn: pd.DataFrame, lvis: bool) -> dict[str, int]:
     """Warnings about what average precision cannot see."""
-    objects = [row for row in drawn if not row["iscrowd"]]
-    if not objects:
+    objects = drawn[~drawn["iscrowd"]]
+    if objects.empty:
         return {ALL_CROWDS: len(drawn)}
     limit, kind = (300, "") if lvis else (100, " of a category")
-    groups = Counter((row["image_id"], 0 if lvis else row["category_id"]) for row in objects)
-    images = {image_id for (image_id, _), count in groups.items() if count > limit}
+    groups = objects.groupby(["image_id"] if lvis else ["image_id", "category_id"]).size()
+    images = {*groups[groups > limit].index.get_level_values("image_id")}
     text = f"images with more than {limit} instances{kind}: average precision looks at {limit} detections{kind}"
     return {text: len(images)} if images else {}
 
 
-def _draw(
-    instance: Instance, picture: _Image, counts: Counter[str], evidence: list[list[float]]
-) -> dict[str, Any] | None:
+def _table(
+    chosen: list[Instance], pictures: Mapping[int, _Image], counts: Counter[str], evidence: array[float]
+) -> pd.DataFrame:
+    """The rows of all instances that are kept; `chosen` is empty afterwards."""
+    import pandas as pd
+
+    parts = []
+    chosen.reverse()
+    while chosen:
+        some = [chosen.pop() for _ in range(min(_CHUNK, len(chosen)))]
+        rows = [row for instance in some if (row := _draw(instance, pictures[instance.image_id], counts, evidence))]
+        if rows:
+            parts.append(pd.DataFrame(rows))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _draw(instance: Instance, picture: _Image, counts: Counter[str], evidence: array[float]) -> dict[str, Any] | None:
     """The row of an instance; None, and counted, for one that the protocol leaves out or that has no pixel.
 
     evidence: takes in a box that the file has, the corners of the mask's own, and the size of the image.
@@ -281,7 +301,7 @@ def _draw(
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     box = [x, y, w, h] if instance.box is None else instance.box
     if instance.box is not None:
-        evidence.append([*instance.box, x, y, x + w, y + h, picture.width, picture.height])
+        evidence.extend([*instance.box, x, y, x + w, y + h, picture.width, picture.height])
     return {
         "annotation_id": instance.annotation_id,
         "image_id": instance.image_id,

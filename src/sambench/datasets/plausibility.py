@@ -6,6 +6,7 @@ and the image, for a detector.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ READ_WELL = 0.8  # the IoU of a box that is read in the right format
 MARGIN = 0.2  # by so much another format has to be better
 TINY = 4  # pixels; the boxes of smaller masks say more about rounding
 FEW = 0.05  # a share that any careful annotation has
+PART = 200_000  # boxes that are read in all formats at once
 TOP = 5  # detections per image that should be on an object
 
 
@@ -102,27 +104,28 @@ def boxes_of_detector(
     boxes: (N, 4) as they are written. scores, image_ids: (N,). sizes: (N, 2) width and height of the images. truth:
     by image_id, the ground-truth boxes (K, 4) as x, y, width, height.
     """
-    total, read = len(boxes), readings(boxes, sizes)
+    total = len(boxes)
     if not total:
         return []
-    slack = np.maximum(2, 0.02 * sizes)
-    outside = {
-        name: (found[:, :2] < -slack).any(axis=1)
-        | (found[:, 2:] > sizes + slack).any(axis=1)
-        | (found[:, 2:] < found[:, :2]).any(axis=1)
-        for name, found in read.items()
-    }
+    outside: Counter[str] = Counter()
+    for start in range(0, total, PART):
+        part = slice(start, start + PART)
+        slack = np.maximum(2, 0.02 * sizes[part])
+        for name, found in readings(boxes[part], sizes[part]).items():
+            over = (found[:, :2] < -slack).any(axis=1) | (found[:, 2:] > sizes[part] + slack).any(axis=1)
+            outside[name] += int((over | (found[:, 2:] < found[:, :2]).any(axis=1)).sum())
     best = _best(scores, image_ids)
     best = best[[int(image_ids[row]) in truth for row in best]]
-    hits = {name: _overlaps(found[best], image_ids[best], truth) for name, found in read.items()}
+    read = readings(boxes[best], sizes[best])
+    hits = {name: _overlaps(found, image_ids[best], truth) for name, found in read.items()}
     others = [name for name in read if name != STATED]
     if len(best):
         likely = max(others, key=lambda name: float(hits[name].mean()))
         if hits[likely].mean() >= 0.5 and hits[likely].mean() >= hits[STATED].mean() + MARGIN:
             return [Finding(f"boxes that are {likely}", total, total, sure=True)]
-    count = int(outside[STATED].sum())
+    count = outside[STATED]
     if not len(best) and count > 0.3 * total:
-        fitting = [name for name in others if not outside[name].any()]
+        fitting = [name for name in others if not outside[name]]
         if fitting:
             return [Finding(f"boxes that are {fitting[0]}", total, total, sure=True)]
     if count > FEW * total:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sambench.datasets import checks, plausibility
 from sambench.datasets.pictures import read_image, view_of
 from sambench.detectors.base import BoxDetector, Detections
 from sambench.detectors.classes import UNKNOWN, Category
-from sambench.evaluate.score import COCO, Detection, Truth, read_results
+from sambench.evaluate.score import COCO, Truth, checked_results
 from sambench.prefetch import WORKERS, prefetch
 from sambench.progress import track
 from sambench.records import BOXES
@@ -104,11 +105,11 @@ def _best(image_id: int, ids: np.ndarray, xywh: np.ndarray, scores: np.ndarray, 
 
 
 def _table(parts: Sequence[dict[str, np.ndarray]]) -> pd.DataFrame:
-    """Columns image by image -> columns of records.BOXES, sorted by image and there best first."""
+    """Columns of one image each -> columns of records.BOXES, sorted by image and there best first."""
     if not parts:
         return no_boxes()
-    table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in BOXES.names})
-    return table.sort_values("image_id", kind="stable", ignore_index=True)
+    parts = sorted(parts, key=lambda part: int(part["image_id"][0]) if len(part["image_id"]) else -1)
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in BOXES.names})
 
 
 def no_boxes() -> pd.DataFrame:
@@ -139,33 +140,50 @@ def import_boxes(
         [{"id": category.category_id} for category in categories],
         COCO,
     )
-    found = read_results(path, "bbox", truth, annotations)
-    doubts = _doubts(path, found, document)
+    image_ids, ids, scores, xywh = _columns(checked_results(path, "bbox", truth, annotations))
+    doubts = _doubts(path, image_ids, scores, xywh, document)
     if warnings is not None:
         warnings |= doubts
+    order = np.argsort(image_ids, kind="stable")
+    wanted = images["image_id"].to_numpy()
+    starts, ends = (np.searchsorted(image_ids, wanted, side, sorter=order) for side in ("left", "right"))
     parts = []
-    for row in images.itertuples(index=False):
-        entries = found[row.image_id]
-        ids = np.array([entry[0] for entry in entries], dtype=np.int64)
-        scores = np.array([entry[1] for entry in entries], dtype=np.float64)
-        xywh = np.array([entry[2] for entry in entries], dtype=np.float64).reshape(-1, 4)
-        parts.append(_best(row.image_id, ids, _cut(xywh, row.width, row.height), scores, limits))
+    for row, start, end in zip(images.itertuples(index=False), starts, ends, strict=True):
+        own = order[start:end]
+        parts.append(_best(row.image_id, ids[own], _cut(xywh[own], row.width, row.height), scores[own], limits))
     return _table(parts)
 
 
-def _doubts(path: Path, found: Mapping[int, list[Detection]], document: dict[str, Any]) -> dict[str, int]:
+def _columns(
+    results: Iterable[tuple[int, tuple[int, float, Any]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Results as image_id and category_id (N,) int64, score (N,) and x, y, width, height (N, 4) float64.
+
+    Of a hundred million numbers of Python there are never more than those of one result.
+    """
+    image_ids, categories, scores, boxes = array("q"), array("q"), array("d"), array("d")
+    for image_id, (category, score, box) in results:
+        image_ids.append(image_id)
+        categories.append(category)
+        scores.append(score)
+        boxes.extend(box)
+    return np.asarray(image_ids), np.asarray(categories), np.asarray(scores), np.asarray(boxes).reshape(-1, 4)
+
+
+def _doubts(
+    path: Path, image_ids: np.ndarray, scores: np.ndarray, boxes: np.ndarray, document: dict[str, Any]
+) -> dict[str, int]:
     """Warnings about published boxes; InputError where they are beyond doubt no x, y, width, height in pixels."""
     known: dict[int, list[list[float]]] = {}
     for row in document["annotations"]:
         if checks.is_box(row.get("bbox")):
             known.setdefault(row["image_id"], []).append(row["bbox"])
     truth = {image_id: np.array(boxes, dtype=np.float64) for image_id, boxes in known.items()}
-    rows = [(image_id, *entry) for image_id, entries in found.items() for entry in entries]
-    if not rows:
+    if not len(image_ids):
         return {}
-    image_ids, _, scores, boxes = (np.array(column) for column in zip(*rows, strict=True))
     sizes = {image["id"]: (image.get("width"), image.get("height")) for image in document["images"]}
-    sides = np.array([sizes[image_id] for image_id in image_ids.tolist()], dtype=np.float64)
+    present, of_row = np.unique(image_ids, return_inverse=True)
+    sides = np.array([sizes[image_id] for image_id in present.tolist()], dtype=np.float64)[of_row]
     warnings = {}
     for finding in plausibility.boxes_of_detector(boxes, scores, image_ids, sides, truth):
         if finding.sure:
@@ -174,7 +192,7 @@ def _doubts(path: Path, found: Mapping[int, list[Detection]], document: dict[str
         warnings[finding.text] = finding.count
     if (above := int((scores > 1).sum())) > 0:
         warnings["scores above 1, which thresholds between 0 and 1 keep"] = above
-    without = sum(1 for image_id in truth if not found.get(image_id))
+    without = len(truth.keys() - {*present.tolist()})
     if without:
         warnings["annotated images without a box"] = without
     return warnings

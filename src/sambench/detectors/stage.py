@@ -54,7 +54,7 @@ def shard_boxes(
     """
     runtime = Runtime(device=settings["device"], threads=threads)
     part: pd.DataFrame = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
-    document = read_document(annotations)
+    document = read_document(annotations, segmentations=False)
     annotations = annotations if isinstance(annotations, Path) else annotations[0]
     threshold = settings["score_threshold"] if detector.score_threshold is None else detector.score_threshold
     limits = Limits(threshold, detector.top_k or settings["top_k"][rules_of(document).name])

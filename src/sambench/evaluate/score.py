@@ -154,12 +154,19 @@ def _annotation(instance: Instance, image: dict[str, Any], iou_type: str) -> dic
 
 def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> dict[int, list[Detection]]:
     """The checked results by image_id, in the order of the file."""
+    found: dict[int, list[Detection]] = {image_id: [] for image_id in truth.images}
+    for image_id, detection in checked_results(path, iou_type, truth, truth_path):
+        found[image_id].append(detection)
+    return found
+
+
+def checked_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> Iterator[tuple[int, Detection]]:
+    """The results with their image_id, in the order of the file, each checked when its turn comes."""
     categories = {category["id"] for category in truth.categories}
     sizes: dict[int, list[Any]] = {
         image_id: [image.get("height"), image.get("width")] for image_id, image in truth.images.items()
     }
     shape = _mask if iou_type == SEGM else _box
-    found: dict[int, list[Detection]] = {image_id: [] for image_id in sizes}
     for i, entry in enumerate(_entries(path)):
         if type(entry) is not dict:
             raise _refusal(path, f"[{i}]", "an object", entry, _REMEDY)
@@ -173,8 +180,7 @@ def read_results(path: Path, iou_type: str, truth: Truth, truth_path: Path) -> d
             raise _refusal(path, f"[{i}].category_id", expected, category, remedy)
         if not checks.is_number(confidence):
             raise _refusal(path, f"[{i}].score", "a finite number", confidence, "add the confidence of the detection")
-        found[image_id].append((category, confidence, shape(entry, sizes[image_id], path, i)))
-    return found
+        yield image_id, (category, confidence, shape(entry, sizes[image_id], path, i))
 
 
 def _whole(value: Any) -> Any:

@@ -34,6 +34,7 @@ from sambench.variants.base import MaskCandidates, Prompts, Variant
 
 SELECTIONS = ("argmax", "single", "oracle")
 UPSAMPLING_BYTES = 512 * 2**20  # float32 logits at the size of the frame or image that may exist at once
+BLOCK_ROWS = 40_000  # prompts whose masks are in memory at once
 NOTHING = -1  # the instance of a detector's box that is on none
 
 
@@ -174,6 +175,24 @@ def plan(images: pd.DataFrame, instances: pd.DataFrame, prompts: pd.DataFrame) -
             )
         )
     return tasks
+
+
+def image_blocks(images: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Images in blocks that have BLOCK_ROWS rows in `tables` at most, or one image each: what is in memory at once.
+
+    images, tables: with the column image_id.
+    """
+    counts = sum(
+        (table.groupby("image_id").size().reindex(images["image_id"], fill_value=0).to_numpy() for table in tables),
+        start=np.zeros(len(images), dtype=np.int64),
+    )
+    start, rows = 0, 0
+    for at, count in enumerate(counts):
+        if rows and rows + count > BLOCK_ROWS:
+            yield images.iloc[start:at]
+            start, rows = at, 0
+        rows += count
+    yield images.iloc[start:]
 
 
 def load(variant: Variant, task: ImageTask) -> LoadedImage:

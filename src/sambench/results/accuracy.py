@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sambench import prompt_names, records
-from sambench.errors import InputError
+from sambench import prompt_names
 from sambench.jobs import Job, instances_file
-from sambench.parquet import REMAKE, inputs, read_parquet
 from sambench.results.statistics import clustered_bootstrap
-from sambench.results.table import concat, status_of
+from sambench.results.table import Part, status_of
 from sambench.status import OK
 
 if TYPE_CHECKING:
@@ -51,21 +46,12 @@ def selected(study: Study) -> bool:
 
 
 def sources(study: Study) -> list[str]:
+    """Every file that says something of instances: what tables are made of that compare variants on them."""
     return [
         *study.segany_files(),
         *sorted({job.prompts_file(study.results) for job in study.jobs()}),
         *(instances_file(study.results, dataset) for dataset in study["datasets"]),
     ]
-
-
-def settings(study: Study) -> dict[str, Any]:
-    return {
-        "jobs": [list(job) for job in study.jobs()],
-        "shards": {name: study.shards(name) for name in study["datasets"]},
-        "selections": study["selections"],
-        "config_digests": config_digests(study),
-        "statistics": study.bootstrap,
-    }
 
 
 def config_digests(study: Study) -> dict[str, dict[str, str]]:
@@ -76,92 +62,21 @@ def config_digests(study: Study) -> dict[str, dict[str, str]]:
     }
 
 
-def build(
-    wanted: Callable[[str], bool],
-    summarize: Callable[..., pd.DataFrame] | None = None,
-    schema: pa.Schema = SCHEMA,
-) -> Callable[[Path, Mapping[str, Any]], pd.DataFrame]:
-    """A table's `build` for the prompt sets whose names `wanted` takes.
+def part(wanted: Callable[[str], bool]) -> Part:
+    """A table's `part` for the prompt sets whose names `wanted` takes."""
 
-    summarize: from the rows of a job to the lines of the table, called as `accuracy` is, which is the default; schema:
-    of these lines.
+    def lines(job: Job, prompt: str, rows: pd.DataFrame, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if not wanted(prompt):
+            return []
+        return accuracy(job, rows, settings["selections"], **settings["statistics"])
 
-    Raises InputError when a file is not what this study's job wrote for the instances and prompts that are here, or a
-    planned prompt was not scored exactly once.
-    """
-
-    def table(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-        parts = []
-
-        @cache
-        def truth(dataset: str) -> pd.DataFrame:
-            return read_parquet(Path(instances_file(results, dataset)), records.INSTANCES).to_pandas()
-
-        for job in (Job(*names) for names in settings["jobs"]):
-            prompts, instances = Path(job.prompts_file(results)), Path(instances_file(results, job.dataset))
-            made_of = inputs(instances=instances)
-            planned = read_parquet(prompts, records.PROMPTS, made_of=made_of).to_pandas()
-            planned = planned[planned["prompt"].map(wanted).astype(bool)]
-            if planned.empty:
-                continue
-            files = [Path(file) for file in job.shard_files(results, settings["shards"][job.dataset])]
-            made_of |= inputs(prompts=prompts)
-            digest = settings["config_digests"][job.variant][job.runtime]
-            shards = [read_parquet(file, records.SEGANY, config_digest=digest, made_of=made_of) for file in files]
-            rows = pa.concat_tables(shards).to_pandas()
-            check_facts(
-                rows, np.repeat(np.array(files, dtype=object), [len(shard) for shard in shards]), truth(job.dataset)
-            )
-            rows = rows[rows["prompt"].map(wanted).astype(bool)]
-            check_complete(rows, planned, files[0].parent.as_posix())
-            parts.append((summarize or accuracy)(job, rows, settings["selections"], **settings["statistics"]))
-        return concat(parts, schema)
-
-    return table
+    return lines
 
 
-def check_facts(rows: pd.DataFrame, files: np.ndarray, instances: pd.DataFrame) -> None:
-    """What rows say of their instances is what the instances say. files: (N,) the file of each row.
-
-    Raises InputError that names the first file where that is not so.
-    """
-    position = pd.Index(instances["annotation_id"]).get_indexer(rows["annotation_id"])
-    wrong = {"annotation_id": position < 0}
-    for name in ("image_id", "category_id", "area", "iscrowd"):
-        wrong[name] = (instances[name].to_numpy()[position] != rows[name].to_numpy()) & (position >= 0)
-    for name, where in wrong.items():
-        if where.any():
-            row = int(where.argmax())
-            raise InputError(
-                files[row],
-                name,
-                expected="what the dataset's instances say",
-                found=f"{rows[name].iloc[row]} of annotation {rows['annotation_id'].iloc[row]}",
-                remedy=REMAKE,
-            )
-
-
-def check_complete(results: pd.DataFrame, prompts: pd.DataFrame, where: str) -> None:
-    """Every planned prompt exactly once.
-
-    Raises InputError that counts what is missing, doubled or not planned.
-    """
-    keys = ["annotation_id", "prompt"]
-    counts = results.groupby(keys).size()
-    planned = pd.MultiIndex.from_frame(prompts[keys])
-    missing, unplanned = planned.difference(counts.index), counts.index.difference(planned)
-    doubled = int((counts > 1).sum())
-    if len(missing) or len(unplanned) or doubled:
-        raise InputError(
-            where,
-            expected=f"each of {len(planned)} planned prompts once",
-            found=f"{len(missing)} missing, {doubled} more than once, {len(unplanned)} not planned",
-            remedy="delete the shards of this job and run again",
-        )
-
-
-def accuracy(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int) -> pd.DataFrame:
-    """The mean IoU of every prompt type and selection rule of one job, in per cent.
+def accuracy(
+    job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """The mean IoU of every prompt type and selection rule of one job, in per cent: lines with the columns of SCHEMA.
 
     results: columns of records.SEGANY. Sizes follow the annotation's area with half-open bounds, [0, 32²), [32², 96²)
     and [96², ∞); the code of EfficientViT-SAM counts an instance that lies on a bound twice. Rows whose status is
@@ -173,7 +88,7 @@ def accuracy(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resa
         for selection in selections:
             means = size_means(scored, IOU_COLUMN[selection], "miou", resamples, seed)
             lines.append(facts_of(job, rows) | {"prompt": prompt, "selection": selection} | means)
-    return pd.DataFrame(lines, columns=SCHEMA.names)
+    return lines
 
 
 def facts_of(job: Job, rows: pd.DataFrame) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from sambench.results import tables as modules
 from sambench.status import OK, summary
 
 if TYPE_CHECKING:
+    from sambench.jobs import Job
     from sambench.study import Study
 
+Part = Callable[["Job", str, pd.DataFrame, Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 SUFFIXES = (".parquet", ".csv", ".md", ".tex")
 
 
@@ -46,6 +48,8 @@ class Table:
     drawn_from: the tables that its figure takes, in the order of the arguments of `draw`; empty: no figure.
     large: it reads all results of a study and is a job of its own on a cluster.
     page: its rows as Markdown for the overview that ends a run; none: it is not there.
+    part: its lines about one prompt set of one job, where it comes in parts: (job, prompt set, rows with the columns of
+        records.SEGANY, what else decides, see `parts.part_settings`).
     derived: it is made of other tables, and no published figure is about it.
     """
 
@@ -67,6 +71,7 @@ class Table:
     draw: Callable[..., Any] | None = None
     large: bool = False
     page: Callable[[pd.DataFrame], str] | None = None
+    part: Part | None = None
     derived: bool = False
 
     @property

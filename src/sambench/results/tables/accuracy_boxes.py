@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sambench.results import accuracy
-from sambench.results.table import Table
+from sambench.results.parts import by_parts
 
 TITLE = "Box prompts"
 
@@ -16,7 +16,7 @@ def draw(*tables: Any) -> Any:
     return accuracy_chart(tables[0], TITLE)
 
 
-TABLE = Table(
+TABLE = by_parts(
     name="accuracy_boxes",
     order=10,
     title=TITLE,
@@ -26,12 +26,9 @@ TABLE = Table(
     schema=accuracy.SCHEMA,
     key=accuracy.KEY,
     selected=accuracy.selected,
-    sources=accuracy.sources,
-    settings=accuracy.settings,
-    build=accuracy.build(accuracy.is_box),
+    part=accuracy.part(accuracy.is_box),
     units=accuracy.UNITS,
     metrics="{column}/{prompt}",
     drawn_from=("accuracy_boxes",),
     draw=draw,
-    large=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sambench.jobs import Job
 from sambench.results import accuracy
-from sambench.results.table import Table
+from sambench.results.parts import by_parts
 from sambench.status import OK
 
 if TYPE_CHECKING:
@@ -34,17 +34,16 @@ def selected(study: Study) -> bool:
     return accuracy.selected(study) and study.settings.segany.boundary
 
 
-def lines(job: Job, results: pd.DataFrame, selections: Sequence[str], *, resamples: int, seed: int) -> pd.DataFrame:
-    """One line per prompt type of one job, with the columns of SCHEMA; the masks are those of the rule `argmax`.
+def lines(job: Job, prompt: str, rows: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The line of one prompt set with the columns of SCHEMA; the masks are those of the rule `argmax`.
 
-    results: columns of records.SEGANY. Takes what `accuracy.accuracy` takes; the selections do not matter.
+    rows: columns of records.SEGANY; settings: `statistics`.
     """
-    table = []
-    for prompt, rows in results.groupby("prompt", sort=False):
-        scored = rows[rows["status"] == OK]
-        line = accuracy.facts_of(job, rows) | {"prompt": prompt, "miou": 100 * scored["iou"].mean()}
-        table.append(line | accuracy.size_means(scored, "boundary_iou", "boundary_iou", resamples, seed))
-    return pd.DataFrame(table, columns=SCHEMA.names)
+    if rows.empty:
+        return
+    scored = rows[rows["status"] == OK]
+    line = accuracy.facts_of(job, rows) | {"prompt": prompt, "miou": 100 * scored["iou"].mean()}
+    yield line | accuracy.size_means(scored, "boundary_iou", "boundary_iou", **settings["statistics"])
 
 
 def draw(*tables: Any) -> Any:
@@ -54,7 +53,7 @@ def draw(*tables: Any) -> Any:
     return accuracy_chart(renamed.assign(selection="argmax"), TITLE, "boundary IoU, %")
 
 
-TABLE = Table(
+TABLE = by_parts(
     name="boundary",
     order=22,
     title=TITLE,
@@ -64,12 +63,9 @@ TABLE = Table(
     schema=SCHEMA,
     key=accuracy.KEY,
     selected=selected,
-    sources=accuracy.sources,
-    settings=accuracy.settings,
-    build=accuracy.build(lambda prompt: True, lines, SCHEMA),
+    part=lines,
     units=dict.fromkeys([*NAMES, "miou"], "%"),
     metrics="boundary/{column}/{prompt}",
     drawn_from=("boundary",),
     draw=draw,
-    large=True,
 )

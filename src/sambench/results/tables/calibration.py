@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sambench import records
 from sambench.jobs import Job
-from sambench.parquet import read_parquet
-from sambench.results import accuracy, paired
+from sambench.results.parts import by_parts
 from sambench.results.statistics import LEVEL, Resampling
-from sambench.results.table import Table, status_of, typed
+from sambench.results.table import status_of
 from sambench.status import OK
-
-if TYPE_CHECKING:
-    from sambench.study import Study
 
 BINS = 10  # of equal width
 GOOD = 0.75  # the IoU that a mask needs to be worth keeping
@@ -44,30 +38,14 @@ SCHEMA = pa.schema(
 )
 
 
-def settings(study: Study) -> dict[str, Any]:
-    return {"plan": paired.plan(study)}
+def part(job: Job, prompt: str, rows: pd.DataFrame, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The line of one prompt set. settings: `statistics`."""
+    return [place(job, prompt) | line(rows, **settings["statistics"])]
 
 
-def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    bootstrap = settings["plan"]["bootstrap"]
-    return typed((key | line(rows, **bootstrap) for key, rows in predictions(results, settings)), SCHEMA)
-
-
-def predictions(results: Path, settings: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """For each dataset, prompt set, variant and runtime its coordinates and its rows: image_id, iou, predicted_iou,
-    status."""
-    plan = settings["plan"]
-    for dataset in paired.datasets(plan):
-        for group, prompt in paired.prompt_sets(plan, dataset):
-            for variant, runtime in paired.systems_of(plan, dataset, group):
-                files = Job(dataset, variant, runtime, group).shard_files(results, plan["shards"][dataset])
-                columns = ["image_id", "iou", "predicted_iou", "status"]
-                parts = [
-                    read_parquet(Path(file), records.SEGANY, columns=columns, where=("prompt", prompt)).to_pandas()
-                    for file in files
-                ]
-                key = {"dataset": dataset, "variant": variant, "runtime": runtime, "prompt": prompt}
-                yield key, pd.concat(parts, ignore_index=True)
+def place(job: Job, prompt: str) -> dict[str, str]:
+    """What a line is about."""
+    return {"dataset": job.dataset, "variant": job.variant, "runtime": job.runtime, "prompt": prompt}
 
 
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +110,7 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
-TABLE = Table(
+TABLE = by_parts(
     name="calibration",
     order=35,
     title="What the predicted IoU is worth",
@@ -143,11 +121,9 @@ TABLE = Table(
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "prompt"),
     selected=lambda study: any(study.prompt_types(group) for group in study["prompt_groups"]),
-    sources=accuracy.sources,
-    settings=settings,
-    build=build,
+    part=part,
+    by_prompt=True,
     units=dict.fromkeys(("ece", "ece_low", "ece_high", "bias", "miou", *(f"miou_top_{n}" for n in KEPT)), "%"),
     decimals={"rank_correlation": 3, "auc_75": 3},
     metrics="calibration/{column}/{prompt}",
-    large=True,
 )

@@ -7,18 +7,17 @@ width, as its error is defined.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sambench.results import accuracy
+from sambench.jobs import Job
+from sambench.results.parts import by_parts
 from sambench.results.statistics import Resampling
-from sambench.results.table import Table, typed
 from sambench.results.tables import calibration
-from sambench.results.tables.calibration import BINS, predictions, usable
+from sambench.results.tables.calibration import BINS, place, usable
 
 # bin: 1 has the lowest predictions. predicted: the mean predicted IoU of a bin, in per cent as all numbers here.
 SCHEMA = pa.schema(
@@ -34,10 +33,9 @@ SCHEMA = pa.schema(
 )
 
 
-def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    bootstrap = settings["plan"]["bootstrap"]
-    lines = (key | line for key, rows in predictions(results, settings) for line in bin_lines(rows, **bootstrap))
-    return typed(lines, SCHEMA)
+def part(job: Job, prompt: str, rows: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines of one prompt set. settings: `statistics`."""
+    return (place(job, prompt) | line for line in bin_lines(rows, **settings["statistics"]))
 
 
 def bin_lines(rows: pd.DataFrame, *, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -73,7 +71,7 @@ def draw(*tables: Any) -> Any:
     return reliability_chart(*tables)
 
 
-TABLE = Table(
+TABLE = by_parts(
     name="calibration_bins",
     order=36,
     title="Reliability",
@@ -82,11 +80,9 @@ TABLE = Table(
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "prompt", "bin"),
     selected=calibration.TABLE.selected,
-    sources=accuracy.sources,
-    settings=calibration.settings,
-    build=build,
+    part=part,
+    by_prompt=True,
     units=dict.fromkeys(("predicted_from", "predicted_to", "predicted", "miou", "miou_low", "miou_high"), "%"),
     drawn_from=("calibration_bins",),
     draw=draw,
-    large=True,
 )

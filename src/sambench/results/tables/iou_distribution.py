@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sambench.results import accuracy, paired
-from sambench.results.table import Table, status_of, typed
-from sambench.results.tables.calibration import predictions
+from sambench.jobs import Job
+from sambench.results.parts import by_parts
+from sambench.results.table import status_of
+from sambench.results.tables.calibration import place
 from sambench.status import OK
-
-if TYPE_CHECKING:
-    from sambench.study import Study
 
 BINS = tuple(range(0, 100, 10))  # per cent; half-open, but the last one holds 100 too
 QUANTILES = (10, 25, 50, 75, 90)
@@ -33,12 +30,9 @@ SCHEMA = pa.schema(
 )
 
 
-def settings(study: Study) -> dict[str, Any]:
-    return {"plan": paired.plan(study)}
-
-
-def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
-    return typed((key | line(rows) for key, rows in predictions(results, settings)), SCHEMA)
+def part(job: Job, prompt: str, rows: pd.DataFrame, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The line of one prompt set."""
+    return [place(job, prompt) | line(rows)]
 
 
 def line(rows: pd.DataFrame) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def draw(*tables: Any) -> Any:
     return distribution_chart(tables[0])
 
 
-TABLE = Table(
+TABLE = by_parts(
     name="iou_distribution",
     order=23,
     title="IoU of single masks",
@@ -74,11 +68,9 @@ TABLE = Table(
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "prompt"),
     selected=lambda study: any(study.prompt_types(group) for group in study["prompt_groups"]),
-    sources=accuracy.sources,
-    settings=settings,
-    build=build,
+    part=part,
+    by_prompt=True,
     units={name: "%" for name in SCHEMA.names if name.startswith(("p1", "p2", "p5", "p7", "p9", "from_"))},
     drawn_from=("iou_distribution",),
     draw=draw,
-    large=True,
 )
