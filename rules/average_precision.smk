@@ -24,6 +24,7 @@ rule average_precision_boxes:
     resources:
         mem_mb=memory("average_precision"),
         runtime=limit("average_precision"),
+        **SITE_OPTIONS,
     params:
         code=code("average_precision"),
         detectors=lambda wildcards: boxes_on(wildcards.dataset),
@@ -82,6 +83,7 @@ rule coco_results_file:
     resources:
         mem_mb=memory("average_precision"),
         runtime=limit("average_precision"),
+        **SITE_OPTIONS,
     params:
         code=code("coco_results"),
     script:

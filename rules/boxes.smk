@@ -26,6 +26,7 @@ rule boxes_shard:
         gpu=gpu_of_detector,
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
+        **SITE_OPTIONS,
     params:
         code=lambda wildcards: code("boxes", *DETECTOR_CARDS[wildcards.detector].modules(wildcards.dataset)),
         card=lambda wildcards: DETECTOR_CARDS[wildcards.detector].deciding(),
@@ -56,6 +57,7 @@ rule boxes_merge:
     resources:
         mem_mb=memory("boxes_merge"),
         runtime=limit("boxes_merge"),
+        **SITE_OPTIONS,
     params:
         code=code("boxes_merge"),
     script:

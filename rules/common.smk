@@ -45,6 +45,9 @@ SCENES = f"{RESULTS}/datasets/scenes/source"
 PRECISION = study.settings.average_precision
 DETECTOR_CARDS = read_detectors(study.plain["detectors"])
 RETRIEVALS = retrievals(study)
+SITE = study.settings.site
+# Of jobs without options of their own; unset, they are those of the profile.
+SITE_OPTIONS = {"slurm_extra": SITE.slurm_extra} if SITE.slurm_extra else {}
 # A network gets a GPU of its own and its share of the cores; on a cluster the scheduler says how many of each.
 if workflow.is_main_process and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, len(visible_gpus())))
@@ -90,6 +93,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def passing(file):
+    """An output that goes when what needs it is there, unless masks are to be kept."""
+    return file if PRECISION.keep_masks else temp(file)
+
+
 def memory(stage):
     """Megabytes of a job, by stage, variant and attempt."""
     return lambda wildcards, attempt: resources.memory_mb(
@@ -99,18 +107,22 @@ def memory(stage):
 
 def limit(stage):
     """Minutes of a job, by stage, or by what is estimated for its variant and dataset, and by attempt."""
-    if stage in resources.STAGE_MINUTES:
-        return lambda wildcards, attempt: resources.stage_minutes(
-            stage, slurm.FAILURES.attempt(wildcards, slurm.TIME, attempt)
-        )
-    return lambda wildcards, attempt: resources.minutes(
-        resources.estimate(study, stage, wildcards), slurm.FAILURES.attempt(wildcards, slurm.TIME, attempt)
+
+    def minutes(wildcards, attempt):
+        attempt = slurm.FAILURES.attempt(wildcards, slurm.TIME, attempt)
+        if stage in resources.STAGE_MINUTES:
+            return resources.stage_minutes(stage, attempt, SITE.max_runtime)
+        return resources.minutes(resources.estimate(study, stage, wildcards, cold=True), attempt, SITE.max_runtime)
+
+    return minutes
+
+
+def queueing(stage, *, clock=False):
+    """Options of sbatch: the longest jobs of a study start first, and a job with a clock runs alone."""
+    alone = ["--exclusive"] if clock and SITE.exclusive else []
+    return lambda wildcards: " ".join(
+        [*alone, *filter(None, [SITE.slurm_extra]), resources.niceness(study, stage, wildcards)]
     )
-
-
-def queueing(stage, *options):
-    """Options of sbatch: the longest jobs of a study start first."""
-    return lambda wildcards: " ".join([*options, resources.niceness(study, stage, wildcards)])
 
 
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.

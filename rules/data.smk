@@ -35,6 +35,7 @@ rule index:
     resources:
         mem_mb=memory("index"),
         runtime=limit("index"),
+        **SITE_OPTIONS,
     params:
         code=code("index"),
         annotations=annotations_of,

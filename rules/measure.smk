@@ -33,9 +33,7 @@ rule measure:
         gpu=gpu_of,
         mem_mb=lambda wildcards, attempt: memory(wildcards.measure)(wildcards, attempt),
         runtime=lambda wildcards, attempt: limit(wildcards.measure)(wildcards, attempt),
-        slurm_extra=lambda wildcards: queueing(
-            wildcards.measure, *(["--exclusive"] if wildcards.measure in CLOCKS else [])
-        )(wildcards),
+        slurm_extra=lambda wildcards: queueing(wildcards.measure, clock=wildcards.measure in CLOCKS)(wildcards),
     params:
         code=lambda wildcards: model_code(
             "measure", [wildcards.variant], wildcards.runtime, f"sambench.measure.{wildcards.measure}"
@@ -63,6 +61,7 @@ use rule measure as measure_efficiency with:
     resources:
         mem_mb=memory("efficiency"),
         runtime=limit("efficiency"),
+        **SITE_OPTIONS,
     params:
         code=lambda wildcards: code(
             "measure",

@@ -20,6 +20,7 @@ rule prompts_group:
     resources:
         mem_mb=memory("prompts"),
         runtime=limit("prompts"),
+        **SITE_OPTIONS,
     params:
         code=code("prompts"),
         types=lambda wildcards: study.prompt_types(wildcards.group),

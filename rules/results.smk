@@ -6,7 +6,7 @@ TABLES = selected_tables(study)
 FIGURES = selected_figures([table.name for table in TABLES])  # each with the tables that it is drawn from
 TABLE_FILES = [table.file(FOLDER) for table in TABLES]
 TABLE_MODULES = [table.module for table in TABLES]
-STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors")}
+STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors", "site")}
 PARTED = parted(study)
 OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
 
@@ -39,6 +39,7 @@ rule summarize:
     resources:
         mem_mb=memory("summaries"),
         runtime=limit("summaries"),
+        **SITE_OPTIONS,
     params:
         code=code("summarize", *[all_tables()[name].module for name in PARTED]),
         results=results_folder,
@@ -87,6 +88,7 @@ use rule table as table_large with:
     resources:
         mem_mb=memory("tables"),
         runtime=limit("tables"),
+        **SITE_OPTIONS,
 
 
 rule overview:

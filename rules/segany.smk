@@ -4,7 +4,12 @@
 rule segany:
     input:
         study.segany_files(),
-        study.mask_files(),
+        # Masks that do not stay are there for their AP, which goes with them.
+        (
+            study.mask_files()
+            if PRECISION.keep_masks
+            else [job.precision_file(RESULTS) for job in study.mask_jobs()]
+        ),
 
 
 rule segany_shard:
@@ -46,6 +51,6 @@ rule segany_shard:
 use rule segany_shard as segany_shard_with_masks with:
     output:
         segany=f"{RESULTS}/segany/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
-        masks=f"{RESULTS}/masks/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet",
+        masks=passing(f"{RESULTS}/masks/{{dataset}}/{{variant}}/{{runtime}}/{{group}}/{{shard}}.parquet"),
     wildcard_constraints:
         group=one_of(study.detector_groups()),

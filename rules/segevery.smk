@@ -58,7 +58,7 @@ use rule segevery_quality as segevery_time with:
         gpu=gpu_of,
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
-        slurm_extra=queueing("segevery", "--exclusive"),
+        slurm_extra=queueing("segevery", clock=True),
     params:
         code=lambda wildcards: model_code("segevery", everything_models(wildcards), wildcards.runtime),
         kind="time",

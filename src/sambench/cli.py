@@ -463,7 +463,7 @@ def simulate(
     nodes
         how many there are; may be repeated; by default 1, 2, 4, 8 and 16
     gpus
-        jobs that a node takes at once
+        GPUs of a node, which is as many jobs as it takes at once
     measured
         another results folder to take durations from
     overhead
@@ -471,11 +471,16 @@ def simulate(
     """
     from sambench import schedule
     from sambench.config import read_study, read_study_file
+    from sambench.footprint import footprint
     from sambench.graph import read_jobs
+    from sambench.resources import ASSUMED
 
-    work = schedule.tasks(read_study(read_study_file(study)), read_jobs(study), measured)
+    checked, jobs = read_study(read_study_file(study)), read_jobs(study)
+    work = schedule.tasks(checked, jobs, measured)
     extra = schedule.OVERHEAD if overhead is None else overhead
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
+    print(footprint(checked, jobs))
+    print(ASSUMED)
 
 
 @app.command

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sambench.errors import InputError, near_matches
-from sambench.files import exists
+from sambench.files import default_cache, exists
 from sambench.protocols import expanded
 from sambench.settings import MEASURES, NAME, PATTERNS, SAMPLER, SHARED, Dataset, Settings, read_settings
 from sambench.study import Study
@@ -29,8 +29,13 @@ NEW_LINE = b"\n"
 
 
 def export_project() -> None:
-    """Tell child processes where the checkout is: envs/sambench.post-deploy.sh runs in the working directory."""
+    """Tell child processes where the checkout is: envs/sambench.post-deploy.sh runs in the working directory.
+
+    And where the compiler keeps its kernels: torch's own folder is that of one machine, this one is shared by the nodes
+    of a cluster, so that of the jobs of a variant the first one compiles.
+    """
     os.environ["SAMBENCH_PROJECT"] = str(CONFIG_FOLDER.parent)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(default_cache() / "inductor"))
 
 
 def read_registries(names: Iterable[str] = ("variants", "datasets", "detectors", "config")) -> dict[str, Any]:

@@ -56,7 +56,14 @@ CPU_FLOPS = 80e9
 DETECTOR_SECONDS = 0.1  # of an image on a GPU
 LOADING_SECONDS = 30.0  # imports and weights
 COMPILING_SECONDS = 600.0
+CACHED_SECONDS = 60.0  # of a network whose kernels are in the compiler's cache: it is traced again
 PROMPT_SECONDS = {"gpu": 0.002, "cpu": 0.1}  # decode, enlarge and score one prompt; 0.05-0.1 s measured on a CPU
+# What the estimates take for granted, in words.
+ASSUMED = (
+    f"assumed: a GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s in float32 (SAM-B and SAM-H on an A100 reach 9 and 15), "
+    f"{1000 * PROMPT_SECONDS['gpu']:.0f} ms per prompt; without one {CPU_FLOPS / 1e9:.0f} GFLOP/s (two cores), "
+    f"{1000 * PROMPT_SECONDS['cpu']:.0f} ms per prompt"
+)
 # Baselines, one core, measured on 146 COCO images (docs/cluster-cost.md); others as the first.
 BASELINE_PROMPT_SECONDS = {"box_fill": 0.004, "ground_truth": 0.004, "grabcut": 0.1}
 # Per image: COCO has 7.4 instances, LVIS 12.4. A detector gives 100 boxes there and 300 here; most have low scores. Of
@@ -90,21 +97,26 @@ def memory_mb(stage: str, card: Card | None, attempt: int = 1) -> int:
     return int(need * 2 ** (attempt - 1))
 
 
-def minutes(seconds: float, attempt: int = 1) -> int:
-    """The time limit for an estimate, in tens of minutes; twice as much at every further attempt."""
+def minutes(seconds: float, attempt: int = 1, longest: int | None = None) -> int:
+    """The time limit for an estimate, in tens of minutes; twice as much at every further attempt.
+
+    longest: in the place of LONGEST.
+    """
     limit = max(SHORTEST, 10 * math.ceil(MARGIN * seconds / 600))
-    return int(min(LONGEST, limit * 2 ** (attempt - 1)))
+    return int(min(longest or LONGEST, limit * 2 ** (attempt - 1)))
 
 
-def stage_minutes(stage: str, attempt: int = 1) -> int:
+def stage_minutes(stage: str, attempt: int = 1, longest: int | None = None) -> int:
     """The time limit of a stage whose jobs are much alike."""
-    return int(min(LONGEST, STAGE_MINUTES[stage] * 2 ** (attempt - 1)))
+    return int(min(longest or LONGEST, STAGE_MINUTES[stage] * 2 ** (attempt - 1)))
 
 
-def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
+def estimate(study: Study, stage: str, wildcards: Mapping[str, str], *, cold: bool = False) -> float:
     """Estimated seconds of one job of a stage of ESTIMATED.
 
-    wildcards: dataset, variant, runtime and group (segany) or sampler (segevery), as in the name of the result.
+    wildcards: dataset, variant, runtime and group (segany) or sampler (segevery), as in the name of the result, and the
+    shard. cold: whether a runtime that compiles finds nothing in the compiler's cache, as the first shard does and, for
+    a limit, every job may.
     """
     variant, runtime = wildcards["variant"], wildcards["runtime"]
     card, gpu = study.cards[variant], on_gpu(study, variant, runtime)
@@ -115,7 +127,8 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str]) -> float:
     how = study.settings.runtimes[runtime]
     compiled = bool(how.compile)
     plain = (how.dtype or "float32") == "float32" and (how.attention or "native") == "native" and not compiled
-    start = LOADING_SECONDS + COMPILING_SECONDS * compiled
+    first = cold or stage != "segany" or wildcards.get("shard", "0").partition("-")[0] == "0"
+    start = LOADING_SECONDS + (COMPILING_SECONDS if first else CACHED_SECONDS) * compiled
     if card.plain_only and not plain:
         return LOADING_SECONDS  # a row that says so
     if stage == "segany":
@@ -162,12 +175,17 @@ def prompts_per_image(study: Study, card: Card, dataset: str, group: str) -> int
         if name in study.settings.detectors:
             if not study.wanted(name, dataset):
                 continue
-            of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
-            total += of_lvis if dataset.startswith("lvis") else DETECTIONS
+            total += boxes_per_image(study, dataset)
         elif is_box(name) or "point" in card.prompts:
             clicks = max(clicks, int(count)) if kind == "click" else clicks
             total += INSTANCES * (kind != "click")
     return total + INSTANCES * clicks
+
+
+def boxes_per_image(study: Study, dataset: str) -> int:
+    """Boxes of one detector on an average image that are decoded."""
+    of_lvis = LVIS_DETECTIONS if study.settings.average_precision.keep_unjudged else LVIS_JUDGED
+    return of_lvis if dataset.startswith("lvis") else DETECTIONS
 
 
 def points(card: Card, sampler: str) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sambench import resources
 from sambench.detectors.registry import read_detectors
-from sambench.jobs import parse_shard
+from sambench.jobs import mask_selections, parse_shard
 
 if TYPE_CHECKING:
     from sambench.config import Study
@@ -29,6 +29,7 @@ POLLING, POLLING_STEP, POLLING_LIMIT = 20.0, 10.0, 180.0
 # Estimates of stages without a formula in resources.py, in seconds.
 STAGE_SECONDS = {"prompts": 60.0, "average_precision": 60.0, "efficiency": 20.0, "summaries": 60.0, "tables": 600.0}
 OTHER_SECONDS = 30.0
+PRECISION_SECONDS = 25e-6  # of a mask, 12-27 µs measured
 ALL = -1  # the width of a job that has a node to itself
 
 
@@ -46,6 +47,7 @@ class Task:
     width: int = 1
     after: tuple[str, ...] = ()
     measured: bool = False
+    gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def tasks(study: Study, jobs: Iterable[PlannedJob], results: Path | None = None)
         stage = name.partition("/")[0]
         measured = read_seconds(folder / f"{name}.tsv")
         seconds = _estimate(study, detectors, stage, job.wildcards) if measured is None else measured
-        made.append(Task(name, stage, seconds, _width(job), after, measured is not None))
+        gpu = bool(job.resources.get("gpu"))
+        made.append(Task(name, stage, seconds, _width(job), after, measured is not None, gpu))
     return made
 
 
@@ -111,6 +114,11 @@ def _estimate(study: Study, detectors: Mapping[str, Detector], stage: str, wildc
         runs = detectors[wildcards["detector"]].runs(wildcards["dataset"])
         images = study.images(wildcards["dataset"]) / parse_shard(wildcards["shard"])[1]
         return resources.LOADING_SECONDS + resources.DETECTOR_SECONDS * images * runs
+    if stage == "average_precision" and "group" in wildcards:
+        found = study.detectors(wildcards["group"], wildcards["dataset"])
+        rules = mask_selections(study["selections"])
+        boxes = study.images(wildcards["dataset"]) * resources.boxes_per_image(study, wildcards["dataset"])
+        return OTHER_SECONDS + PRECISION_SECONDS * boxes * len(found) * len(rules)
     return STAGE_SECONDS.get(stage, OTHER_SECONDS)
 
 
@@ -200,6 +208,10 @@ def simulate(
     return Schedule(now, useful, nodes * slots, sum(task.width != 0 for task in work), overhead)
 
 
+def _gpus(slots: int) -> str:
+    return "one GPU" if slots == 1 else f"{slots} GPUs"
+
+
 def by_stage(work: Iterable[Task]) -> Mapping[str, tuple[int, float, float]]:
     """Of every stage on the cluster: the number of jobs, their seconds together, and the share that was measured."""
     sums: dict[str, tuple[int, float, float]] = {}
@@ -212,8 +224,14 @@ def by_stage(work: Iterable[Task]) -> Mapping[str, tuple[int, float, float]]:
     }
 
 
+def gpu_hours(work: Iterable[Task], slots: int) -> tuple[float, float]:
+    """Hours in which jobs compute on a GPU, and those that are billed: a job that runs alone holds all of its node."""
+    used = [(task.seconds / 3600, slots if task.width == ALL else task.width) for task in work if task.gpu]
+    return sum(hours for hours, _ in used), sum(hours * width for hours, width in used)
+
+
 def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: float) -> str:
-    """Two tables for the terminal: what the stages cost, and the wall time by number of nodes."""
+    """Two tables for the terminal, what the stages cost and the wall time by number of nodes, and the hours of GPUs."""
     from tabulate import tabulate
 
     stages = [
@@ -229,6 +247,7 @@ def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: flo
         tabulate(stages, headers, floatfmt=("", "d", ".1f", ".0f", ".1f", ".0f"))
         + "\n\n"
         + tabulate(walls, ["nodes", "wall hours", "efficiency, %", "Snakemake, %"], floatfmt=("d", ".2f", ".1f", ".1f"))
-        + f"\n\nlongest job: {longest.name}, {longest.seconds / 3600:.1f} h"
+        + "\n\nGPU hours: {:.1f} computed, {:.1f} billed on nodes of {}".format(*gpu_hours(work, slots), _gpus(slots))
+        + f"\nlongest job: {longest.name}, {longest.seconds / 3600:.1f} h"
         + (f"; {len(over)} jobs would not end within a day: split or drop them" if over else "")
     )

@@ -189,6 +189,7 @@ SHARED = frozenset(
             "retrieve",
             "segany",
             "segevery",
+            "summaries",
             "throughput",
         ),
         *("figures", "report", "tables"),
@@ -298,6 +299,12 @@ class AveragePrecision(Section):
         False,
         description="`true`: all boxes are decoded, for a full export of the masks; `false`: only those that the rules "
         "of the dataset judge, with the same AP (LVIS: of categories that are known to be in the image or not)",
+    )
+    keep_masks: bool = Field(
+        False,
+        description="`true`: the masks of detectors' boxes stay in `results/masks` (150 bytes per box and rule); "
+        "`false`: they go once their AP is known, and what needs them later (a COCO export, another AP) makes them "
+        "again",
     )
     boundary: bool = Field(
         description="`true`: also the boundary AP of masks, in the table `average_precision`; under the rules of COCO "
@@ -712,6 +719,20 @@ class Tracking(Section):
     )
 
 
+class Site(Section):
+    """What a cluster wants of every job; nothing of it changes a result: docs/sites.md."""
+
+    slurm_extra: str = Field(
+        "", description="further options of sbatch, such as `--qos=gpu --reservation=study`, beside those of the rules"
+    )
+    exclusive: bool = Field(
+        True, description="whether jobs with a clock (latency, throughput, segment everything's time) get a whole node"
+    )
+    max_runtime: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the longest time limit that the cluster grants, in minutes; `null`: a day"
+    )
+
+
 class Settings(Section):
     """The merged settings of a run. A file gives only what differs from config/config.yaml and the registries."""
 
@@ -762,6 +783,7 @@ class Settings(Section):
     tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
+    site: Site = Field(default_factory=Site, description="what a cluster wants of every job: docs/sites.md")
     datasets: dict[Name, Dataset] = Field(description="the registry of datasets")
     suites: dict[Name, Names] = Field(
         default_factory=dict,

@@ -27,7 +27,7 @@ PROJECT = CONFIG_FOLDER.parent
 SCHEMA, PAGE = "config/schemas/config.schema.json", "docs/configuration.md"
 # Sections whose keys are rows of a table.
 STUDY = ("study",)
-STAGES = ("detection", "segany", "average_precision", "segevery", *MEASURES, "statistics", "tracking")
+STAGES = ("detection", "segany", "average_precision", "segevery", *MEASURES, "statistics", "tracking", "site")
 # Models with a table of their own: its marker, which is also its heading on the page.
 HEADINGS = {
     "Only": "limits",

@@ -785,6 +785,20 @@ def test_a_good_tar_is_unpacked(tmp_path: Path) -> None:
     assert (tmp_path / "out/deep/down/a").read_bytes() == CONTENT
 
 
+def test_of_an_archive_of_pictures_those_are_unpacked_that_annotations_name(
+    server: Server, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [{"id": n, "coco_url": f"http://images.cocodataset.org/train2017/{n}.jpg"} for n in (1, 3)]
+    document = json.dumps({"images": [*images, {"id": 4}], "annotations": []}).encode()
+    pictures = zipped({f"train2017/{n}.jpg": CONTENT for n in range(5)})
+    server.answers["/lvis.json"] = lambda h: h.serve(document)
+    server.answers["/train.zip"] = lambda h: h.serve(pictures)
+    named = make(server, tmp_path, document, "/lvis.json", name="lvis", target=tmp_path / "data" / "lvis.json")
+    monkeypatch.setattr("sambench.downloads.catalogue.read_table", lambda: {"lvis": named})
+    item = make(server, tmp_path, pictures, "/train.zip", name="train", unpack="train2017", only="lvis")
+    assert sorted(path.name for path in store.get(item).iterdir()) == ["1.jpg", "3.jpg"]
+
+
 def test_an_archive_larger_than_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.zip").write_bytes(zipped({"zeros": bytes(10_000_000)}))
     (tmp_path / "out").mkdir()
@@ -936,7 +950,7 @@ def test_mistakes_in_a_table(tmp_path: Path, changes: dict[str, str], message: s
     with pytest.raises(InputError, match="line 4: name: expected a name of its own, found a"):
         read_table(path)
     path.write_text(f"{header}\na\tb\n")
-    with pytest.raises(InputError, match="line 2: expected 12 columns, found 2"):
+    with pytest.raises(InputError, match="line 2: expected 13 columns, found 2"):
         read_table(path)
     path.write_text("name\n")
     with pytest.raises(InputError, match="line 1: expected the columns name, kind"):

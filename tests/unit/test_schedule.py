@@ -11,7 +11,7 @@ from sambench.config import Study, read_study, read_study_file
 from sambench.errors import InputError
 from sambench.graph import PlannedJob, read_jobs
 from sambench.results.table import selected_tables
-from sambench.schedule import ALL, START, Task, by_stage, read_seconds, report, simulate, tasks
+from sambench.schedule import ALL, START, Task, by_stage, gpu_hours, read_seconds, report, simulate, tasks
 
 
 def test_equal_jobs_fill_the_nodes() -> None:
@@ -67,7 +67,13 @@ def test_the_report_lists_stages_and_what_does_not_end_within_a_day() -> None:
         ["segany", "1", "1.0", "3600", "1.0", "100"],
     ]
     assert [line.split()[0] for line in lines[7:9]] == ["1", "2"]
+    assert lines[-2] == "GPU hours: 0.0 computed, 0.0 billed on nodes of one GPU"
     assert lines[-1] == "longest job: clock, 25.0 h; 1 jobs would not end within a day: split or drop them"
+
+
+def test_a_job_that_runs_alone_is_billed_for_its_node() -> None:
+    work = [Task("clock", "latency", 3600.0, ALL, gpu=True), Task("a", "segany", 7200.0, gpu=True), Task("b", "x", 9e9)]
+    assert gpu_hours(work, 8) == (3.0, 10.0) and gpu_hours(work, 1) == (3.0, 3.0)
 
 
 def test_jobs_that_wait_for_ever_are_named() -> None:

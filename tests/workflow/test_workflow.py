@@ -149,6 +149,18 @@ def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Pat
     file = project / "results/coco_results/tiny/box_fill/eager/found/mine.argmax.json"
     assert [(row["image_id"], row["score"]) for row in json.loads(file.read_text())] == [(1, 0.9), (2, 0.8)]
     assert len(pd.read_parquet(project / "results/segany/tiny/ground_truth/eager/found/0-of-2.parquet")) == 0
+    # Masks have gone with their use. Nothing misses them; what needs them again makes those of one variant.
+    masks = project / "results/masks"
+    assert not list(masks.rglob("*.parquet"))
+    assert planned(project, "average_precision", "coco_results", "segany") == {}
+    file.unlink()
+    made = {"segany_shard_with_masks": 2, "coco_results_file": 1, "average_precision_masks": 1}
+    assert made.items() <= planned(project, "coco_results").items()
+    own["average_precision"] = {"keep_masks": True}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(own))
+    done = snakemake(project, str(file.relative_to(project)))
+    assert done.returncode == 0, done.stderr
+    assert [path.parts[-4] for path in masks.rglob("*.parquet")] == ["box_fill"] * 2
 
 
 def test_a_second_run_has_nothing_to_do(project: Path) -> None:

