@@ -24,6 +24,7 @@ rule boxes_shard:
     threads: threads_of_detector
     resources:
         gpu=gpu_of_detector,
+        **gpu_options(gpu_of_detector),
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
         **SITE_OPTIONS,

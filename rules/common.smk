@@ -117,6 +117,16 @@ def limit(stage):
     return minutes
 
 
+def gpu_options(gpu):
+    """What jobs with a GPU ask for besides it. gpu: from wildcards to the number of GPUs."""
+
+    def where_needed(value):
+        return lambda wildcards: value if gpu(wildcards) else ""
+
+    given = {"gpu_model": SITE.gpu_model, "gres": SITE.gres}
+    return {name: where_needed(value) for name, value in given.items() if value}
+
+
 def queueing(stage, *, clock=False):
     """Options of sbatch: the longest jobs of a study start first, and a job with a clock runs alone."""
     alone = ["--exclusive"] if clock and SITE.exclusive else []

@@ -31,6 +31,7 @@ rule measure:
     threads: lambda wildcards: workflow.cores if wildcards.measure in CLOCKS else threads_of(wildcards)
     resources:
         gpu=gpu_of,
+        **gpu_options(gpu_of),
         mem_mb=lambda wildcards, attempt: memory(wildcards.measure)(wildcards, attempt),
         runtime=lambda wildcards, attempt: limit(wildcards.measure)(wildcards, attempt),
         slurm_extra=lambda wildcards: queueing(wildcards.measure, clock=wildcards.measure in CLOCKS)(wildcards),

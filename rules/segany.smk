@@ -32,6 +32,7 @@ rule segany_shard:
     threads: threads_of
     resources:
         gpu=gpu_of,
+        **gpu_options(gpu_of),
         mem_mb=memory("segany"),
         runtime=limit("segany"),
         slurm_extra=queueing("segany"),

@@ -29,6 +29,7 @@ rule segevery_quality:
     threads: threads_of
     resources:
         gpu=gpu_of,
+        **gpu_options(gpu_of),
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
         slurm_extra=queueing("segevery"),
@@ -56,6 +57,7 @@ use rule segevery_quality as segevery_time with:
     threads: workflow.cores
     resources:
         gpu=gpu_of,
+        **gpu_options(gpu_of),
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
         slurm_extra=queueing("segevery", clock=True),

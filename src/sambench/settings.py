@@ -723,8 +723,10 @@ class Site(Section):
     """What a cluster wants of every job; nothing of it changes a result: docs/sites.md."""
 
     slurm_extra: str = Field(
-        "", description="further options of sbatch, such as `--qos=gpu --reservation=study`, beside those of the rules"
+        "", description="further options of sbatch, such as `--reservation=study`, beside those of the rules"
     )
+    gpu_model: str = Field("", description="the kind of GPU that jobs with one ask for, `a100` for `--gpus=a100:1`")
+    gres: str = Field("", description="what jobs with a GPU ask for as `--gres`, such as `gpu:1`")
     exclusive: bool = Field(
         True, description="whether jobs with a clock (latency, throughput, segment everything's time) get a whole node"
     )

@@ -51,10 +51,15 @@ def survey(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def jobs(root: Path, survey: Path) -> list[Planned]:
     """All jobs of the survey, as a dry run has them."""
+    return planned_by(root, survey, survey.parent)
+
+
+def planned_by(root: Path, own: Path, cache: Path) -> list[Planned]:
+    """The jobs of config/survey.yaml with a file of one's own on top."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", "--workflow-profile", "profiles/slurm",
-         "--configfile", "config/survey.yaml", survey],
-        cwd=root, env={**os.environ, "XDG_CACHE_HOME": str(survey.parent)}, capture_output=True, text=True, timeout=300,
+         "--configfile", "config/survey.yaml", str(own)],
+        cwd=root, env={**os.environ, "XDG_CACHE_HOME": str(cache)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return [
@@ -123,3 +128,23 @@ def test_shards_follow_the_images_of_a_dataset(jobs: list[Planned]) -> None:
     for dataset, shards in {"coco_val2017": 4, "lvis_v1_val": 16}.items():
         chosen = of(jobs, "segany_shard", variant="mobilesam", runtime="eager", dataset=dataset)
         assert {job.wildcards["shard"] for job in chosen} == {f"{shard}-of-{shards}" for shard in range(shards)}
+
+
+def test_a_site_adds_options_and_gives_cpu_jobs_no_gpu(root: Path, survey: Path, tmp_path: Path) -> None:
+    own = yaml.safe_load(survey.read_text())
+    own["study"] |= {"datasets": ["coco_val2017"], "variants": ["box_fill", "mobilesam"], "samplers": [], "only": {}}
+    own["study"] |= {"prompt_groups": ["ground_truth"], "measures": ["latency"], "runtimes": ["eager"]}
+    own["site"] = {"slurm_extra": "--reservation=r", "exclusive": False, "max_runtime": 15, "gpu_model": "a100"}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(own))
+    found = planned_by(root, tmp_path / "site.yaml", tmp_path)
+    for job in found:
+        if job.rule in LOCAL:
+            continue
+        network = job.wildcards.get("variant") == "mobilesam"
+        options = job.resources["slurm_extra"].split()
+        assert options[0] == "--reservation=r" and "--exclusive" not in options and job.resources["runtime"] == "15"
+        if job.rule in ("segany_shard", "measure"):
+            assert (job.resources["gpu"], job.resources.get("gpu_model", "")) == (
+                ("1", "a100") if network else ("0", "")
+            )
+            assert options[1].startswith("--nice=")
