@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sambench import resources
-from sambench.downloads.catalogue import find, from_checkpoints, read_table, retrievals
+from sambench.downloads.catalogue import Download, find, from_checkpoints, read_table, retrievals
 from sambench.jobs import mask_selections
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _gb(size: float) -> str:
 
 def footprint(study: Study, jobs: Iterable[PlannedJob]) -> Footprint:
     """The estimate. jobs: of the study, for the number of files."""
-    items = {}
+    items: dict[str, tuple[str, Download]] = {}
     for retrieval in retrievals(study).values():
         found = find(retrieval.names, read_table(), {}, study.weights_folders)
         found += from_checkpoints(retrieval.checkpoints if retrieval.wanted else (), study.weights_folders)

@@ -242,12 +242,13 @@ def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: flo
     walls = [[count, run.wall / 3600, 100 * run.efficiency, 100 * run.overhead_share] for count, run in runs]
     longest = max(work, key=lambda task: task.seconds)
     over = [task for task in work if task.seconds > 60 * resources.LONGEST]
+    used, billed = gpu_hours(work, slots)
     headers = ["stage", "jobs", "hours", "seconds per job", "Snakemake, %", "measured, %"]
     return (
         tabulate(stages, headers, floatfmt=("", "d", ".1f", ".0f", ".1f", ".0f"))
         + "\n\n"
         + tabulate(walls, ["nodes", "wall hours", "efficiency, %", "Snakemake, %"], floatfmt=("d", ".2f", ".1f", ".1f"))
-        + "\n\nGPU hours: {:.1f} computed, {:.1f} billed on nodes of {}".format(*gpu_hours(work, slots), _gpus(slots))
+        + f"\n\nGPU hours: {used:.1f} computed, {billed:.1f} billed on nodes of {_gpus(slots)}"
         + f"\nlongest job: {longest.name}, {longest.seconds / 3600:.1f} h"
         + (f"; {len(over)} jobs would not end within a day: split or drop them" if over else "")
     )

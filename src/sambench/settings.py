@@ -785,7 +785,9 @@ class Settings(Section):
     tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
-    site: Site = Field(default_factory=Site, description="what a cluster wants of every job: docs/sites.md")
+    site: Site = Field(
+        default_factory=lambda: Site.model_validate({}), description="what a cluster wants of every job: docs/sites.md"
+    )
     datasets: dict[Name, Dataset] = Field(description="the registry of datasets")
     suites: dict[Name, Names] = Field(
         default_factory=dict,
