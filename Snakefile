@@ -20,6 +20,7 @@ include: "rules/segany.smk"
 include: "rules/average_precision.smk"
 include: "rules/segevery.smk"
 include: "rules/measure.smk"
+include: "rules/volumes.smk"
 include: "rules/results.smk"
 
 

@@ -118,6 +118,10 @@ def read_study(config: Mapping[str, Any]) -> Study:
         # What is fetched by the study need not be here yet.
         if not (settings.download and settings.datasets[name].fetched):
             check_dataset(name, settings.datasets[name])
+    for name in settings.study.volumes:
+        from sambench.volumes.nifti import pairs
+
+        pairs(name, settings.volumes.datasets[name].model_dump(mode="json"))
     return Study(settings, cards)
 
 
@@ -164,9 +168,10 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
         "variants": cards,
         "runtimes": config["runtimes"],
         "prompt_groups": config["prompt_groups"],
+        "volumes": config["volumes"]["datasets"],
     }
     for selection, registry in registries.items():
-        for name in config["study"][selection]:
+        for name in config["study"].get(selection, ()):
             if name not in registry:
                 raise InputError(
                     "config",

@@ -102,6 +102,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("segevery", ("dataset", "variant", "runtime", "sampler", "kind")),
     ("average_precision", ("dataset", "variant", "runtime", "group")),
     *((measure, ("dataset", "variant", "runtime")) for measure in MEASURES if measure != "efficiency"),
+    ("volumes", ("dataset", "variant", "runtime")),
     ("boxes", ("dataset", "detector", "shard")),
     ("boxes", ("dataset", "detector")),
     ("average_precision", ("dataset", "kind")),

@@ -215,6 +215,19 @@ CORRUPTIONS = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
+# Clicks in volumes, one row per volume and label: voxels of the label, its share inside of the cube, and after each
+# click Dice and IoU there; seconds of each answer, of which there are fewer than clicks once nothing is wrong. A single
+# row without a volume says why there is nothing.
+VOLUMES = pa.schema(
+    [
+        pa.field("volume", pa.string()),
+        *[pa.field(n, pa.int64()) for n in ("label", "voxels")],
+        pa.field("covered", pa.float64()),
+        *[pa.field(n, pa.list_(pa.float64())) for n in ("dice", "iou", "seconds")],
+        *[pa.field(n, pa.float64()) for n in ("encode_seconds", "peak_memory_mib")],
+        pa.field("status", pa.string()),
+    ]
+)
 # A runtime against eager float32, one row per image and box: the IoU of the two masks of the token that eager chooses,
 # its share of the image's area, and whether the runtime chooses that token too.
 AGREEMENT = pa.schema(

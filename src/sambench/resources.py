@@ -42,6 +42,7 @@ STAGE_MINUTES = {
     "average_precision": 60,
     "efficiency": 60,
     "summaries": 60,
+    "volumes": 240,
     "tables": 120,
 }
 # A limit is so many times the estimate; a retry gets as much again.

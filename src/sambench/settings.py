@@ -191,6 +191,7 @@ SHARED = frozenset(
             "segevery",
             "summaries",
             "throughput",
+            "volumes",
         ),
         *("figures", "report", "tables"),
     }
@@ -253,6 +254,9 @@ class StudySelection(Section):
         "are random and the table says so: docs/cost.md; `interactive` (clicks of a user, one after the other: "
         "docs/interactive.md); `corruptions` (spoilt images: docs/corruptions.md); "
         "`energy` (joules per image: docs/energy.md)"
+    )
+    volumes: Distinct[Name] = Field(
+        (), description="names of `volumes.datasets`, which the variants for volumes are run on: docs/volumes.md"
     )
     only: dict[Name, Only] = Field(
         default_factory=dict,
@@ -451,6 +455,40 @@ class Corruptions(Section):
     )
 
 
+def _rising(values: tuple[float, float]) -> tuple[float, float]:
+    if not values[0] < values[1]:
+        raise _mistake("low below high", f"[{values[0]}, {values[1]}]")
+    return values
+
+
+Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
+Files = FilePath | OneOrMore[FilePath]
+
+
+class VolumeSet(Section):
+    """NIfTI images and their labels."""
+
+    images: Files = Field(description="a folder with `.nii` or `.nii.gz` files, or a list of files")
+    labels: Files = Field(
+        description="the labels, whole numbers and 0 for background: a folder whose files have the names of the images "
+        "(less nnU-Net's `_0000`), or a list of files in the same order"
+    )
+    title: str = Field("", description="for people")
+    spacing: Maybe[Positive] = Field(
+        None, description="millimetres between voxels that both are resampled to; not given: left as they are"
+    )
+    clamp: Maybe[Range] = Field(
+        None, description="`[low, high]`: what voxels below and above become, such as `[-1000, 1000]` for CT"
+    )
+
+
+class Volumes(Section):
+    """Clicks in volumes; a stage and a table of their own."""
+
+    datasets: dict[Name, VolumeSet] = Field(description="the registry of sets of volumes")
+    clicks: Annotated[int, Field(ge=1, le=99)] = Field(description="clicks per volume and label")
+
+
 class Runtime(Section):
     """How a variant is executed."""
 
@@ -507,15 +545,8 @@ class Statistics(Section):
     )
 
 
-def _rising(values: tuple[float, float]) -> tuple[float, float]:
-    if not values[0] < values[1]:
-        raise _mistake("low below high", f"[{values[0]}, {values[1]}]")
-    return values
-
-
 CheckImages = Literal["headers", "full"]
 OnBadImage = Literal["stop", "skip"]
-Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_rising)]
 
 
 class SampleSource(Section):
@@ -685,6 +716,10 @@ class VariantCard(Card):
         description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (SAM 1 and "
         "its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM, EfficientTAM)",
     )
+    volumes: bool = Field(
+        False,
+        description="`true`: it segments volumes and not images; only the stage `volumes` runs it: docs/volumes.md",
+    )
     counts: Maybe[Counts] = Field(
         None,
         description="known counts, used instead of building it as the EER's reference: `image_size` (height, width), "
@@ -783,6 +818,7 @@ class Settings(Section):
     energy: Energy = Field(description="joules per image: docs/energy.md")
     corruptions: Corruptions = Field(description="spoilt images: docs/corruptions.md")
     tracking: Tracking = Field(description="MLflow: docs/mlflow.md")
+    volumes: Volumes = Field(description="clicks in volumes: docs/volumes.md")
     runtimes: dict[Name, Runtime] = Field(description="how a variant is executed")
     statistics: Statistics = Field(description="the bootstrap, clustered by image")
     site: Site = Field(

@@ -27,7 +27,17 @@ PROJECT = CONFIG_FOLDER.parent
 SCHEMA, PAGE = "config/schemas/config.schema.json", "docs/configuration.md"
 # Sections whose keys are rows of a table.
 STUDY = ("study",)
-STAGES = ("detection", "segany", "average_precision", "segevery", *MEASURES, "statistics", "tracking", "site")
+STAGES = (
+    "detection",
+    "segany",
+    "average_precision",
+    "segevery",
+    *MEASURES,
+    "volumes",
+    "statistics",
+    "tracking",
+    "site",
+)
 # Models with a table of their own: its marker, which is also its heading on the page.
 HEADINGS = {
     "Only": "limits",
@@ -37,6 +47,7 @@ HEADINGS = {
     "Card": "cards",
     "VariantCard": "variants",
     "DetectorCard": "detectors",
+    "VolumeSet": "sets of volumes",
     "SampleSource": "samples",
     "Checkpoint": "checkpoints",
     "PackageFile": "packages",

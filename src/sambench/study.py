@@ -83,9 +83,20 @@ class Study:
         )
 
     def places(self) -> list[tuple[str, str, str]]:
-        """Every (dataset, variant, runtime) of the study."""
-        every = itertools.product(self["datasets"], self["variants"], self["runtimes"])
+        """Every (dataset, variant, runtime) of the study; a variant for volumes has no place among images."""
+        variants = [name for name in self["variants"] if not self.cards[name].volumes]
+        every = itertools.product(self["datasets"], variants, self["runtimes"])
         return [place for place in every if self.wanted("", *place)]
+
+    def volume_jobs(self) -> list[tuple[str, str, str]]:
+        """Every (set of volumes, variant for volumes, runtime) of the study."""
+        variants = [name for name in self["variants"] if self.cards[name].volumes]
+        every = itertools.product(self["volumes"], variants, self["runtimes"])
+        return [place for place in every if self.wanted("", *place)]
+
+    def volume_files(self) -> list[str]:
+        """Every result file of the stage of volumes."""
+        return [measured_file(self.results, "volumes", *job) for job in self.volume_jobs()]
 
     def images(self, dataset: str) -> int:
         """How many images a dataset is known to have; one shard's worth when its entry does not say."""

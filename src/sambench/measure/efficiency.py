@@ -41,6 +41,7 @@ from sambench.variants.base import OFFICIAL, MaskCandidates, Prompts, Runtime
 from sambench.variants.cards import Card
 from sambench.variants.neural import NeuralVariant
 from sambench.variants.registry import build
+from sambench.volumes.base import VolumeVariant
 
 RECORD = records.EFFICIENCY
 IMAGE_ENCODER, PROMPT_ENCODER, MASK_DECODER, UPSAMPLING = PARTS = (
@@ -161,8 +162,34 @@ def count_variant(variant: NeuralVariant, size: tuple[int, int] = IMAGE_SIZE) ->
     The path is that of one box and the single-mask token: encode, decode, and one mask brought to `size`. What runs
     once per image counts as image encoder, also where the module belongs to the decoder (SAM 2's projections of its
     finer maps, SAM-HQ's features); what runs once per prompt as prompt encoder or mask decoder. All mask tokens are
-    decoded, as in the official decoders. The image is resized before anything is counted.
+    decoded, as in the official decoders. The image is resized before anything is counted. A variant for volumes is
+    counted for one cube and one click, whatever `size`.
     """
+    encode, decode, upsample = _volume_steps(variant) if isinstance(variant, VolumeVariant) else _steps(variant, size)
+    prompt_encoder = getattr(variant.module, "prompt_encoder", None)
+    image, _ = operations(variant.module, encode, None)
+    decoder, prompt = operations(variant.module, decode, prompt_encoder)
+    upsampling, _ = operations(variant.module, upsample, None)
+    counted = dict(zip(PARTS, (image, prompt, decoder, upsampling), strict=True))
+    return Cost(parameters(variant.module), counted, variant.device.type == "meta")
+
+
+Steps = tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]  # encode, decode, upsample
+
+
+def _volume_steps(variant: VolumeVariant) -> Steps:
+    prepared = torch.zeros((1, 1, *(variant.side,) * 3))
+    embedding = variant.encode_volume(prepared)
+    click = np.zeros((1, 3)), np.ones(1, dtype=np.int64)
+    logits, _ = variant.answer(embedding, *click, None)
+    return (
+        lambda: variant.encode_volume(prepared),
+        lambda: variant.answer(embedding, *click, None),
+        lambda: variant.enlarge(logits[:1]),
+    )
+
+
+def _steps(variant: NeuralVariant, size: tuple[int, int]) -> Steps:
     prepared = variant.prepare(np.zeros((*size, 3), dtype=np.uint8))
     box = np.array([BOX], dtype=np.float32) * np.tile([size[1] / IMAGE_SIZE[1], size[0] / IMAGE_SIZE[0]], 2)
     prompts = Prompts(boxes=box.astype(np.float32))
@@ -182,12 +209,7 @@ def count_variant(variant: NeuralVariant, size: tuple[int, int] = IMAGE_SIZE) ->
     def upsample() -> torch.Tensor:
         return candidates.upsampling.masks(single)
 
-    prompt_encoder = getattr(variant.module, "prompt_encoder", None)
-    image, _ = operations(variant.module, encode, None)
-    decoder, prompt = operations(variant.module, decode, prompt_encoder)
-    upsampling, _ = operations(variant.module, upsample, None)
-    counted = dict(zip(PARTS, (image, prompt, decoder, upsampling), strict=True))
-    return Cost(parameters(variant.module), counted, variant.device.type == "meta")
+    return encode, decode, upsample
 
 
 def parameters(network: nn.Module) -> dict[str, int]:

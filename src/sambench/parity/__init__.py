@@ -31,6 +31,7 @@ CHECKS = {
     "detic": "sambench.parity.detic:check",
     "hdetr": "sambench.parity.hdetr:check",
     "vitdet": "sambench.parity.vitdet:check",
+    "volume": "sambench.parity.volumes:check",
 }
 # Detectors, whose fixtures say `family/name` under `model`.
 DETECTORS = ("detic", "hdetr", "vitdet")
@@ -38,7 +39,8 @@ DETECTORS = ("detic", "hdetr", "vitdet")
 FIELDS = (
     ("model", ("state_dict", "prompts_input")),
     ("boxes", ("state_dict", "boxes_input")),
-    ("fastsam", ("state_dict", "input", "results")),  # not of a volume, which no kind here is for
+    ("volume", ("state_dict", "volume_prompts")),
+    ("fastsam", ("state_dict", "input", "results")),
     ("fastsam_prompt", ("masks", "cases")),
     ("fastsam_sizes", ("sides", "instances")),
     ("clicker", ("records", "tiny_cases")),

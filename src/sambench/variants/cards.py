@@ -47,6 +47,7 @@ class Card:
         package that holds the file too), and weights_key, which says where in the file the weights to take are.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
     onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
+    volumes: it segments volumes and not images.
     counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
         EER's reference.
     like: the variant whose architecture it has, where the user gave a file of his own (likes.py).
@@ -62,6 +63,7 @@ class Card:
     checkpoints: Sequence[Mapping[str, Any]] = ()
     plain_only: bool = False
     onnx: bool = False
+    volumes: bool = False
     module: str = ""
     extra: str = ""
     licence_code: str = ""

@@ -1,0 +1,51 @@
+"""Volumes: NIfTI images, their labels and clicks in three dimensions; one job per set, variant for volumes and runtime."""
+
+from sambench.volumes.nifti import pairs
+
+VOLUME_SETS = study.plain["volumes"]["datasets"]
+
+
+def volume_settings(wildcards):
+    """How a set is clicked on, and what its files are now: a replaced one makes its jobs run again."""
+    entry = VOLUME_SETS[wildcards.dataset]
+    found = pairs(wildcards.dataset, entry)
+    files = [str(file) for pair in found for file in (pair.image, pair.labels)]
+    return {
+        "name": wildcards.dataset,
+        "entry": {name: value for name, value in entry.items() if name != "title"},
+        "clicks": study.plain["volumes"]["clicks"],
+        "identities": identities(files),
+    }
+
+
+rule volumes:
+    input:
+        [table.file(FOLDER) for table in selected_tables(study) if table.name == "volumes"],
+
+
+rule volumes_measure:
+    input:
+        retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
+    output:
+        measured=measured_file(RESULTS, "volumes", "{dataset}", "{variant}", "{runtime}"),
+    log:
+        f"{RESULTS}/logs/volumes/{{dataset}}/{{variant}}/{{runtime}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/volumes/{{dataset}}/{{variant}}/{{runtime}}.tsv"
+    conda:
+        "../envs/sambench.yaml"
+    threads: threads_of
+    resources:
+        **gpu_options(gpu_of),
+        **SITE_OPTIONS,
+        gpu=gpu_of,
+        mem_mb=memory("volumes"),
+        runtime=limit("volumes"),
+    params:
+        code=lambda wildcards: model_code("measure", [wildcards.variant], wildcards.runtime, "sambench.measure.volumes"),
+        measure="volumes",
+        model=model_of,
+        weights=weights_of,
+        settings=volume_settings,
+    script:
+        "../workflow/scripts/measure.py"

@@ -1,0 +1,1 @@
+"""Volumes: NIfTI images, labels and clicks in three dimensions (docs/volumes.md)."""
