@@ -508,3 +508,10 @@ def test_a_published_model_brings_its_names(tmp_path: Path) -> None:
     assert list(detector.choose_classes(["dog"])) == ["cat", "dog"]
     with pytest.raises(InputError, match="names: expected 80 classes, as the card has it, found 2 names"):
         build_yolo(Runtime(device="cpu"), config="yolov8n.yaml").load_files([tmp_path / "yolov8n.pt"])
+
+
+def test_one_network_in_both_registries_has_one_file() -> None:
+    """yolov8n_seg prompts as a detector and answers as a variant."""
+    registries = read_registries()
+    files = [registries[kind]["yolov8n_seg"]["checkpoints"][0]["file"] for kind in ("detectors", "variants")]
+    assert files[0] == files[1]
