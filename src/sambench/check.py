@@ -26,6 +26,7 @@ from sambench.prompt_names import is_box
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, OK, UNSUPPORTED_PROMPT, UNSUPPORTED_RUNTIME
 from sambench.study import Study
 from sambench.variants import origin
+from sambench.variants.cards import Card
 from sambench.variants.options import configured
 
 Level = Literal["stop", "warn", "ok"]
@@ -142,14 +143,14 @@ def check_weights(study: Study, fetching: bool) -> Iterator[Finding]:
                 about = "device" if state == NO_DEVICE else "runtime" if state == UNSUPPORTED_RUNTIME else "weights"
                 yield Finding("warn", about, f"{where}: {state}, so it has no figures", card.explain(folders, how))
             elif card.checkpoints:
-                yield _whose(name, where, card.origin(folders))
+                yield _whose(card, where, card.origin(folders))
             else:
                 yield Finding("ok", "weights", f"{where}: needs none")
 
 
-def _whose(name: str, where: str, found: str) -> Finding:
-    if found.startswith(origin.KNOWN_AS):
-        remedy = f"put the right file there, `sambench download {name}` brings it"
+def _whose(card: Card, where: str, found: str) -> Finding:
+    if found.startswith(origin.KNOWN_AS) and found.removeprefix(origin.KNOWN_AS) != card.like:
+        remedy = f"put the right file there, `sambench download {card.name}` brings it"
         return Finding("warn", "weights", f"{where}: {found}: {BAD_WEIGHTS}, so it has no figures", remedy)
     if found == origin.ANOTHER:
         remedy = "right for weights of your own; else delete the file, and a run or `sambench download` fetches it"

@@ -120,6 +120,16 @@ def test_weights_that_are_missing_or_another_variants(folder: Path, monkeypatch:
     assert "known as tinysam" in found.text and "bad weights" in found.text and "sambench download" in found.remedy
 
 
+def test_the_file_of_the_variant_that_mine_is_like_is_right(folder: Path) -> None:
+    Path("weights").mkdir()
+    torch.save({"a": torch.ones(1)}, "weights/mobile_sam.pt")
+    shutil.copy("weights/mobile_sam.pt", "weights/tinysam_42.3.pth")
+    shutil.copy("weights/mobile_sam.pt", "weights/mine.pt")
+    path = study(variants=["mine"])
+    path.write_text(path.read_text() + "\nvariants: {mine: {like: tinysam, file: mine.pt}}\n")
+    assert of(run(path), "weights", "ok").text == "mine: known as tinysam"
+
+
 def test_boxes_prompts_and_devices(folder: Path) -> None:
     path = study(
         variants=["grabcut"],
