@@ -15,7 +15,16 @@ from sambench.parquet import read_parquet, write_parquet
 from sambench.results import accuracy
 from sambench.results.presentation import overview, overview_page, presentable, write_table
 from sambench.results.table import expanded, find_table, reasons_in_words, typed
-from sambench.results.tables import average_precision, boxes, latency, segevery, summary, throughput
+from sambench.results.tables import (
+    average_precision,
+    boxes,
+    corruptions,
+    interactive,
+    latency,
+    segevery,
+    summary,
+    throughput,
+)
 from sambench.results.tables.efficiency import SCHEMA as EFFICIENCY
 from sambench.status import ALL_CROWDS, NO_NETWORK, NO_WEIGHTS, OK, UNSUPPORTED_PROMPT
 
@@ -92,10 +101,31 @@ def test_a_row_says_once_why_numbers_are_missing(rows: pd.DataFrame) -> None:
     assert net == "no weights (AP detic); random weights (time)"
     assert fill == "unsupported prompt (point); not asked (AP, everything, time, throughput); no network (cost)"
     assert absent == "no weights (box, point); not asked (AP, everything, time, throughput, cost)"
-    assert (rows["not_asked"] == "").all()
+    assert (rows["not_asked"] == "clicks, spoilt images").all()
     fewer = summary.summary(JOBS[:1], {}, {})
     assert fewer["status"].tolist() == [OK]
-    assert fewer["not_asked"].tolist() == ["box, point, AP, everything, time, throughput, cost"]
+    assert fewer["not_asked"].tolist() == ["box, point, AP, everything, time, throughput, cost, clicks, spoilt images"]
+
+
+def test_clicks_and_spoilt_images_are_one_number_each() -> None:
+    clicked = [
+        {**HERE, "protocol": protocol, "clicks": clicks, "miou": miou, "noc_85": noc, "status": OK}
+        for protocol, noc, mious in (("box_clicks", 1.5, (80.0, 85.0, 88.0, 90.0)), ("clicks", 2.5, (60.0, 70.0, 75.0)))
+        for clicks, miou in enumerate(mious, start=int(protocol == "clicks"))
+    ]
+    spoilt = [
+        {**HERE, "prompt": "box", "corruption": name, "level": level, "drop": drop, "status": OK}
+        for name, level, drop in (("clean", 0.0, 0.0), ("all", 0.0, 12.5), ("all", 5.0, 30.0), ("fog", 5.0, 40.0))
+    ]
+    tables = {"clicks": typed(clicked, interactive.SCHEMA), "spoilt images": typed(spoilt, corruptions.SCHEMA)}
+    (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
+    assert [row["miou_3_clicks"], row["noc_85"], row["corruption_drop"], row["status"]] == [75.0, 2.5, 12.5, OK]
+    tables["clicks"] = typed(clicked[:4], interactive.SCHEMA)
+    (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
+    assert [row["miou_3_clicks"], row["noc_85"]] == [90.0, 1.5], "the box first, where there are no clicks alone"
+    tables = {"clicks": typed([{**HERE, "protocol": "clicks", "status": NO_WEIGHTS}], interactive.SCHEMA)}
+    (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
+    assert pd.isna(row["noc_85"]) and row["status"] == "no weights (clicks)"
 
 
 def test_its_files_and_its_page(rows: pd.DataFrame, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from sambench.results.tables import (
     accuracy_boxes,
     accuracy_points,
     average_precision,
+    corruptions,
     efficiency,
+    interactive,
     latency,
     segevery,
     throughput,
@@ -36,6 +38,8 @@ PARTS: dict[str, Table] = {
     "time": latency.TABLE,
     "throughput": throughput.TABLE,
     "cost": efficiency.TABLE,
+    "clicks": interactive.TABLE,
+    "spoilt images": corruptions.TABLE,
 }
 # The prompt set that stands for boxes and for points: the first of these that the study has, else its first one.
 HEADLINES = {"box": ("box", "tight_box"), "point": ("mask_center", "click_1", "box_center", "random_1")}
@@ -43,10 +47,11 @@ KEY = ("dataset", "variant", "runtime")
 RULE = "argmax"
 RANDOM = "random weights"
 NOT_ASKED = "not asked"  # of this row, though of others
-BY_NAME = ("ap", "ar_1000", "everything_ms")  # numbers by detector or sampler
+BY_NAME = ("ap", "boundary_ap", "ar_1000", "everything_ms")  # numbers by detector or sampler
 
-# mIoU, AP and AR in per cent, times in ms, memory in MiB, checkpoint_mb in 10^6 bytes. ap: by detector; ar_1000 and
-# everything_ms: by sampler. weights: what the checkpoint files are, see variants/origin.py.
+# mIoU, AP and AR in per cent, times in ms, memory in MiB, checkpoint_mb in 10^6 bytes. ap, boundary_ap:
+# by detector; ar_1000 and everything_ms: by sampler. miou_3_clicks, noc_85: of clicks alone; corruption_drop: of all
+# common corruptions. weights: what the checkpoint files are, see variants/origin.py.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in (*KEY, "family", "box_prompt")],
@@ -55,6 +60,7 @@ SCHEMA = pa.schema(
         *[pa.field(n, pa.float64()) for n in ("miou_point", "miou_point_low", "miou_point_high")],
         *[pa.field(n, pa.int64()) for n in ("instances", "images")],
         *[pa.field(n, pa.map_(pa.string(), pa.float64())) for n in BY_NAME],
+        *[pa.field(n, pa.float64()) for n in ("miou_3_clicks", "noc_85", "corruption_drop")],
         pa.field("device", pa.string()),
         *[
             pa.field(n, pa.float64())
@@ -196,7 +202,17 @@ def _cells(part: str, rows: pd.DataFrame, prompt: str) -> tuple[dict[str, Any], 
             cells |= {"instances": first["instances"], "images": first["images"]}
         return cells, _not_ok([part], rows)
     if part == "AP":
-        return {"ap": _named(rows, "detector", "ap")}, _not_ok([f"AP {name}" for name in rows["detector"]], rows)
+        cells = {name: _named(rows, "detector", name) for name in ("ap", "boundary_ap")}
+        return cells, _not_ok([f"AP {name}" for name in rows["detector"]], rows)
+    if part == "clicks":
+        own = rows[rows["protocol"] == "clicks"]
+        own = rows[rows["protocol"] == first["protocol"]] if own.empty else own
+        third = own.loc[own["clicks"] == 3, "miou"]
+        cells = {"noc_85": own["noc_85"].iloc[0], "miou_3_clicks": None if third.empty else third.iloc[0]}
+        return cells, _not_ok([part], own.iloc[:1])
+    if part == "spoilt images":
+        every = rows[(rows["corruption"] == corruptions.ALL) & (rows["level"] == 0)]
+        return ({"corruption_drop": every["drop"].iloc[0]} if len(every) else {}), _not_ok([part], rows.iloc[:1])
     if part == "everything":
         cells = {
             "ar_1000": _named(rows, "sampler", "ar_1000"),
@@ -310,9 +326,11 @@ TABLE = Table(
     title="Summary",
     explanation="All that was found of each variant. box_prompt and point_prompt say which prompts the mean IoU is of; "
     "the mask is that with the highest predicted IoU. ap: average precision with the boxes of each detector; ar_1000: "
-    "average recall of segment everything by sampler. encode_ms is the time of an image, box_ms of one box, segany_ms "
-    "of both with their means. weights: whether the checkpoint is the official file, by its digest. status says which "
-    "numbers are missing and why, not_asked what the study did not measure.",
+    "average recall of segment everything by sampler. miou_3_clicks and noc_85: mean IoU after three clicks, and "
+    "clicks to an IoU of 85 %; corruption_drop: how much of the mIoU the common corruptions cost on average. encode_ms "
+    "is the time of an image, box_ms of one box, segany_ms of both with their means. weights: whether the checkpoint "
+    "is the official file, by its digest. status says which numbers are missing and why, not_asked what the study did "
+    "not measure.",
     schema=SCHEMA,
     key=KEY,
     selected=lambda study: True,
@@ -320,10 +338,19 @@ TABLE = Table(
     settings=settings,
     build=build,
     units={f"miou_{part}{end}": "%" for part in HEADLINES for end in ("", "_low", "_high")}
-    | {"ap": "%", "ar_1000": "%", "everything_ms": "ms", "encode_ms": "ms", "box_ms": "ms", "segany_ms": "ms"}
+    | {"miou_3_clicks": "%", "noc_85": "clicks", "corruption_drop": "%"}
+    | {
+        "ap": "%",
+        "boundary_ap": "%",
+        "ar_1000": "%",
+        "everything_ms": "ms",
+        "encode_ms": "ms",
+        "box_ms": "ms",
+        "segany_ms": "ms",
+    }
     | {"throughput_img_s": "images per second", "peak_memory_mib": "MiB", "params_m": "M", "flops_g": "G"}
     | {"macs_g": "G", "checkpoint_mb": "MB"},
-    decimals={"throughput_img_s": 3, "params_m": 3, "flops_g": 2, "macs_g": 2},
+    decimals={"noc_85": 2, "throughput_img_s": 3, "params_m": 3, "flops_g": 2, "macs_g": 2},
     page=page,
     derived=True,
 )
