@@ -266,6 +266,8 @@ def test_table_by_hand() -> None:
     table = lines(FACTS, rows, ["box"], resamples=100, seed=0)
     assert list(table.columns) == SCHEMA.names
     by = table.set_index(["corruption", "level"])
+    assert by.loc["weather"].equals(by.loc[ALL]), "fog and snow are all that there is, and all weather"
+    by = by.drop(index="weather")
     assert by["miou"].round(6).to_dict() == {
         (ALL, 0.0): 37.5,  # instances: (80 + 40 + 60 + 20) / 4 = 50 and (60 + 20 + 20 + 0) / 4 = 25
         (ALL, 1.0): 55.0,
@@ -290,7 +292,9 @@ def test_table_by_hand() -> None:
     }
     assert by.loc[(SCALE, 2.0), "status"] == "too small: 1 of 2" and by.loc[(SCALE, 2.0), "instances"] == 1
     drawn = curves(table)
-    assert drawn[drawn["change"] == "fog"]["level"].tolist() == [0.0, 1.0, 5.0]
+    assert set(drawn["change"]) == {ALL, "weather", SCALE}, "18 panels are too many"
+    one = curves(table[table["corruption"].isin([CLEAN, "fog"])])
+    assert one["change"].tolist() == ["fog"] * 3 and one["level"].tolist() == [0.0, 1.0, 5.0]
     assert drawn[drawn["change"] == SCALE][["level", "miou"]].to_numpy().tolist() == [[1.0, 80.0], [2.0, 50.0]]
     assert drawn[drawn["change"] == ALL]["level"].tolist() == [0.0, 1.0, 5.0]
     assert draw(table) is not None

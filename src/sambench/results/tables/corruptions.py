@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,20 @@ from sambench.status import OK
 if TYPE_CHECKING:
     from sambench.study import Study
 
-ALL = "all"  # the mean of the common corruptions of the study
-CLEAN, SCALE = "clean", "scale"
+ALL = "all"
+CLEAN, JPEG_QUALITY, SCALE = "clean", "jpeg_quality", "scale"
+# Means of several common corruptions, of those that the study has.
+GROUPS: Mapping[str, Sequence[str]] = {
+    ALL: COMMON_CORRUPTIONS,
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
 
-# level: severity, JPEG quality or factor; 0 of `clean`, and of `all` for the mean of all severities. miou in per cent.
-# drop: of the mIoU from that of the clean images, in per cent of the latter, on the same instances. worst_decile: mean
-# of the lowest tenth.
+# level: severity, JPEG quality or factor; 0 of `clean`, and of a group for the mean of all severities. miou in per
+# cent. drop: of the mIoU from that of the clean images, in per cent of the latter, on the same instances. worst_decile:
+# mean of the lowest tenth.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "prompt", "corruption")],
@@ -54,7 +62,7 @@ def lines(
     """The lines of one variant and runtime, with the columns of SCHEMA.
 
     rows: columns of records.CORRUPTIONS. facts: columns of the same name. Per prompt type: the clean images, each
-    change and level, and as `all` the mean of the common corruptions for each severity and for all of them.
+    change and level, and for each of GROUPS the mean for each severity and for all of them.
     """
     fixed = {name: value for name, value in facts.items() if name in SCHEMA.names}
     bootstrap = {"resamples": resamples, "seed": seed}
@@ -71,11 +79,12 @@ def lines(
 
 
 def _cells(rows: pd.DataFrame, clean: pd.Series, bootstrap: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    common = rows[rows["corruption"].isin(COMMON_CORRUPTIONS)]
-    if len(common):
-        yield {"corruption": ALL, "level": 0.0} | _cell(common, clean, bootstrap)
-    for level, part in common.groupby("level"):
-        yield {"corruption": ALL, "level": level} | _cell(part, clean, bootstrap)
+    for group, names in GROUPS.items():
+        own = rows[rows["corruption"].isin(names)]
+        if own["corruption"].nunique() > 1:
+            yield {"corruption": group, "level": 0.0} | _cell(own, clean, bootstrap)
+            for level, part in own.groupby("level"):
+                yield {"corruption": group, "level": level} | _cell(part, clean, bootstrap)
     for (name, level), part in rows.groupby(["corruption", "level"], sort=False):
         yield {"corruption": name, "level": level} | _cell(part, clean, bootstrap)
 
@@ -111,12 +120,17 @@ def draw(*tables: Any) -> Any:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of every curve, in a column `change`; clean images are at severity 0 and factor 1."""
+    """The lines of every curve, in a column `change`: groups, JPEG quality and scale; without a group, single ones.
+
+    Clean images are at severity 0 and factor 1.
+    """
     several = table["prompt"].nunique() > 1
     clean, rest = table[table["corruption"] == CLEAN], table[table["level"] > 0]
+    if rest["corruption"].isin(GROUPS).any():
+        rest = rest[rest["corruption"].isin([*GROUPS, JPEG_QUALITY, SCALE])]
     parts = []
     for name, part in rest.groupby("corruption", sort=False):
-        ends = {SCALE: [1.0], "jpeg_quality": []}.get(str(name), [0.0])
+        ends = {SCALE: [1.0], JPEG_QUALITY: []}.get(str(name), [0.0])
         starts = [clean.assign(corruption=name, level=level) for level in ends if level not in set(part["level"])]
         parts.append(pd.concat([*starts, part]).sort_values("level", kind="stable"))
     every = pd.concat(parts, ignore_index=True) if parts else rest
@@ -129,9 +143,9 @@ TABLE = Table(
     order=26,
     title="Spoilt images",
     explanation="Mean IoU in per cent on images as cameras, weather and files spoil them: the common corruptions of "
-    "ImageNet-C by severity, JPEG quality, and scale. clean: the images as they are. all: the mean of the common "
-    "corruptions, at one severity or over all of them (level 0). drop: how much of the clean mIoU is lost, in per cent "
-    "of it and on the same instances. worst_decile: the mean of the lowest tenth.",
+    "ImageNet-C by severity, JPEG quality, and scale. clean: the images as they are. all, noise, blur, weather, "
+    "digital: the mean of several corruptions, at one severity or over all of them (level 0). drop: how much of the "
+    "clean mIoU is lost, in per cent of it and on the same instances. worst_decile: the mean of the lowest tenth.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "prompt", "corruption", "level"),
     selected=lambda study: "corruptions" in study["measures"],
