@@ -21,6 +21,7 @@ include: "rules/average_precision.smk"
 include: "rules/segevery.smk"
 include: "rules/measure.smk"
 include: "rules/volumes.smk"
+include: "rules/gallery.smk"
 include: "rules/results.smk"
 
 

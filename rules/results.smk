@@ -141,6 +141,7 @@ rule report_page:
         TABLE_FILES,
         expand("{folder}/{figure}.svg", folder=f"{FOLDER}/figures", figure=FIGURES),
         [file for dataset in study["datasets"] for file in index_of(dataset).values()],
+        [*PICTURED.values(), *GALLERY],
     output:
         report=report(f"{FOLDER}/report/index.html", caption="../workflow/report/page.rst", category="Report"),
     log:
@@ -155,6 +156,8 @@ rule report_page:
         tables=[table.name for table in TABLES],
         figures=list(FIGURES),
         datasets={name: index_of(name) | {"title": study.settings.datasets[name].title} for name in study["datasets"]},
+        pictured=PICTURED,
+        gallery=[list(job) for job in study.gallery_jobs()],
         study=STUDY,
     script:
         "../workflow/scripts/report.py"

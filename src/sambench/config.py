@@ -180,6 +180,12 @@ def _check_selections(config: Mapping[str, Any], cards: Mapping[str, Card]) -> N
                     found=name,
                     remedy=near_matches(name, registry),
                 )
+    for name in config["study"].get("gallery_annotations", {}):
+        if name not in config["datasets"]:
+            remedy = near_matches(name, config["datasets"])
+            raise InputError(
+                "config", "study.gallery_annotations", expected="names of datasets", found=name, remedy=remedy
+            )
     limits = config["study"].get("only", {})
     _check_limits(limits, registries, [*config["detectors"], *MEASURES, *filter(re.compile(SAMPLER).match, limits)])
     for section, key in (("efficiency", "reference"), ("segevery", "detector")):

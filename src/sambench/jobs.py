@@ -87,6 +87,16 @@ def measured_file(results: str | Path, stage: str, dataset: str, variant: str, r
     return f"{results}/{stage}/{dataset}/{variant}/{runtime}.parquet"
 
 
+def picks_file(folder: str | Path, dataset: str) -> str:
+    """What the gallery of a study shows of a data set. folder: of the study."""
+    return f"{folder}/gallery/{dataset}.parquet"
+
+
+def gallery_file(folder: str | Path, dataset: str, variant: str, runtime: str) -> str:
+    """The masks of one variant in the gallery of a study."""
+    return f"{folder}/gallery/{dataset}/{variant}/{runtime}.parquet"
+
+
 def efficiency_file(results: str | Path, variant: str) -> str:
     """The counts of one variant."""
     return f"{results}/efficiency/{variant}.parquet"
@@ -103,9 +113,11 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("average_precision", ("dataset", "variant", "runtime", "group")),
     *((measure, ("dataset", "variant", "runtime")) for measure in MEASURES if measure != "efficiency"),
     ("volumes", ("dataset", "variant", "runtime")),
+    ("gallery", ("dataset", "variant", "runtime")),
     ("boxes", ("dataset", "detector", "shard")),
     ("boxes", ("dataset", "detector")),
     ("average_precision", ("dataset", "kind")),
+    ("gallery", ("dataset",)),
     ("prompts", ("dataset", "group")),
     ("datasets", ("dataset", "kind")),
     ("efficiency", ("variant",)),

@@ -219,6 +219,26 @@ RULES: list[tuple[pa.Schema, Rules]] = [
             more=lambda table: _wrong_lengths(table, rle_size=2),
         ),
     ),
+    (
+        records.PICKS,
+        Rules(
+            key=("annotation_id", "prompt"),
+            needed=("annotation_id", "image_id", "prompt", "reason", "rle_size", "rle_counts", "window", "picture"),
+            within={"labels": (-1, 1), "rle_size": (1, INFINITE)},
+            more=lambda table: _prompts(table) or _wrong_lengths(table, rle_size=2, window=4),
+        ),
+    ),
+    (
+        records.GALLERY,
+        Rules(
+            key=("annotation_id", "prompt"),
+            needed=("annotation_id", "image_id", "prompt"),
+            within={"iou": SHARE, "rle_size": (1, INFINITE)},
+            scored=("iou", "rle_size", "rle_counts"),
+            also_scored=("predicted_iou",),
+            more=lambda table: _wrong_lengths(table, rle_size=2),
+        ),
+    ),
     (records.AVERAGE_PRECISION_BOXES, _PRECISION),
     (records.AVERAGE_PRECISION_MASKS, _PRECISION),
     (

@@ -240,3 +240,33 @@ AGREEMENT = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
+# Instances that a gallery shows, each with one prompt set of PROMPTS. rle_size, rle_counts: the ground truth. reason:
+# why it was picked, in words. window: x0, y0, x1, y1, the part of the image in `picture`, a JPEG.
+PICKS = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("category", pa.string()),
+        pa.field("area", pa.float64()),
+        pa.field("prompt", pa.string()),
+        pa.field("points", pa.list_(pa.float32())),
+        pa.field("labels", pa.list_(pa.int8())),
+        pa.field("box", pa.list_(pa.float32())),
+        *_rle,
+        pa.field("reason", pa.string()),
+        pa.field("window", pa.list_(pa.int32())),
+        pa.field("picture", pa.binary()),
+    ]
+)
+# The mask that one variant gives for each pick by the rule argmax.
+GALLERY = pa.schema(
+    [
+        pa.field("annotation_id", pa.int64()),
+        pa.field("image_id", pa.int64()),
+        pa.field("prompt", pa.string()),
+        pa.field("iou", pa.float64()),
+        pa.field("predicted_iou", pa.float32()),
+        *_rle,
+        pa.field("status", pa.string()),
+    ]
+)

@@ -43,6 +43,7 @@ STAGE_MINUTES = {
     "efficiency": 60,
     "summaries": 60,
     "volumes": 240,
+    "gallery": 60,
     "tables": 120,
 }
 # A limit is so many times the estimate; a retry gets as much again.

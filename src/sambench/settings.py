@@ -152,6 +152,7 @@ CommonCorruption = Literal[
 Protocol = Literal["clicks", "clicks_fed", "box_clicks", "box_clicks_fed"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 COMMON_CORRUPTIONS: tuple[str, ...] = get_args(CommonCorruption)
+PICTURED = 24  # instances of a data set in a gallery at most: the report stays small
 CLOCKS = ("latency", "throughput", "energy")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
 
@@ -257,6 +258,15 @@ class StudySelection(Section):
     )
     volumes: Distinct[Name] = Field(
         (), description="names of `volumes.datasets`, which the variants for volumes are run on: docs/volumes.md"
+    )
+    gallery: Literal[False] | Annotated[int, Field(ge=0, le=PICTURED)] = Field(
+        False,
+        description="instances per dataset that the report shows with the masks of all variants side by side, picked "
+        "where these differ; `false` or 0: none: docs/gallery.md",
+    )
+    gallery_annotations: dict[Name, Annotated[Distinct[int], Field(max_length=PICTURED)]] = Field(
+        default_factory=dict,
+        description="annotation ids per dataset that the report shows besides, such as `scenes: [12, 40]`",
     )
     only: dict[Name, Only] = Field(
         default_factory=dict,

@@ -119,7 +119,8 @@ def value(field: Mapping[str, Any], plural: str = "") -> str:
         heading = HEADINGS.get(model)
         return f"[{heading}](#{heading.replace(' ', '-')})" if heading else f"mapping{plural}"
     if "enum" in field or "const" in field:
-        return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
+        choices = field.get("enum", [field.get("const")])
+        return ", ".join(f"`{choice if isinstance(choice, str) else json.dumps(choice)}`" for choice in choices)
     if "pattern" in field:
         noun = PATTERNS[field["pattern"]].noun
         return noun if "`" in noun or " " in noun else noun + plural

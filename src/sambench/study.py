@@ -184,6 +184,21 @@ class Study:
         """The checkpoint files of a variant that are here; none when one is missing."""
         return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
 
+    def pictured(self) -> list[str]:
+        """The datasets with a gallery: those with prompts from ground truth, where pictures are wanted."""
+        study = self.settings.study
+        wanted = [name for name in self["datasets"] if study.gallery or study.gallery_annotations.get(name)]
+        return [name for name in wanted if any(job.dataset == name for job in self.prompted_jobs())]
+
+    def prompted_jobs(self) -> list[Job]:
+        """The segany jobs with prompts from ground truth."""
+        return [job for job in self.jobs() if self.prompt_types(job.group)]
+
+    def gallery_jobs(self) -> list[tuple[str, str, str]]:
+        """(dataset, variant, runtime) of every job that keeps the masks of a gallery."""
+        shown = self.pictured()
+        return list(dict.fromkeys((*job[:3],) for job in self.prompted_jobs() if job.dataset in shown))
+
     def everything_jobs(self) -> list[EverythingJob]:
         """Every job of segment everything."""
         return [

@@ -90,7 +90,8 @@ class Browser:
     def _note(self, event: dict[str, Any]) -> None:
         method, what = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
-            self.requests.append(what["request"]["url"][:200])
+            if not what["request"]["url"].startswith("data:"):  # what is in the page already
+                self.requests.append(what["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(what["exceptionDetails"])[:500])
         elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
@@ -115,6 +116,12 @@ class Browser:
         answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """A key by its name, such as ArrowLeft, to what has the focus."""
+        code = {"Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def wait(self, script: str, seconds: float = 60) -> None:
         """Wait until an expression is true."""

@@ -6,10 +6,15 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from sambench.gallery.pictures import QUALITY, SIDE
+from sambench.gallery.view import of_dataset
+from sambench.masks import encode_rle
+from sambench.results.pictures import jpeg, part_of
 from sambench.results.table import Table, typed
 
 RULES = ("argmax", "single", "oracle")
@@ -87,3 +92,56 @@ def _cell(field: pa.Field, line: dict[str, Any], place: float, absent: bool, ran
     rule = {"single": 1, "oracle": 5}.get(line.get("selection", ""), 0)
     size = {"miou_small": -15, "miou_large": 10}.get(name, 0)
     return 55 + 20 * place + rule + size + random.normal(scale=2)
+
+
+def invent_gallery(variants: Sequence[str], dataset: str, runtimes: Sequence[str], count: int = 6) -> dict[str, Any]:
+    """Noise with ellipses on it, as many masks as there are variants and runtimes; the last variants have none."""
+    random = np.random.default_rng(len(dataset))
+    height, width = 480, 640
+    y, x = np.mgrid[:height, :width]
+
+    def ellipse(wobble: float) -> np.ndarray:
+        angle = np.arctan2(y - 240, x - 320)
+        edge = 1 + wobble * np.sin(9 * angle + 7 * wobble) + 0.02 * random.normal(size=(height, width))
+        return np.asarray(np.hypot((x - 320) / 200, (y - 240) / 150) < edge)
+
+    window, size = [80, 60, 560, 420], [height, width]
+    picks = []
+    for at in range(count):
+        noise = random.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+        pixels = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        boxed = at % 2 == 0
+        picks.append(
+            {
+                "annotation_id": 100 + at,
+                "image_id": 10 + at,
+                "area": 90000.0,
+                "window": window,
+                "category": "invented <b>thing</b>",
+                "reason": "INVENTED",
+                "prompt": "box" if boxed else "mask_center",
+                "rle_size": size,
+                "rle_counts": encode_rle(ellipse(0.0)),
+                "box": np.array([120.0, 90.0, 520.0, 390.0]) if boxed else None,
+                "points": None if boxed else np.array([320.0, 240.0, 200.0, 100.0]),
+                "labels": None if boxed else np.array([1, 0]),
+                "picture": jpeg(part_of(pixels, window, SIDE), QUALITY),
+            }
+        )
+    shapes = [encode_rle(ellipse(0.02 * step)) for step in range(10)]
+    masks, states = {}, {}
+    for place, variant in enumerate(variants):
+        absent = place >= len(variants) - WITHOUT_WEIGHTS
+        for runtime in runtimes:
+            refused = [place == 0 and pick["box"] is None for pick in picks]
+            status = ["no weights" if absent else "unsupported prompt" if no else "ok" for no in refused]
+            masks[variant, runtime] = pd.DataFrame(
+                {
+                    "status": status,
+                    "iou": 1 - random.uniform(0, 0.5, count),
+                    "rle_size": [size] * count,
+                    "rle_counts": [shapes[(place + at) % len(shapes)] for at in range(count)],
+                }
+            )
+            states[variant, runtime] = "no weights" if absent else "ok"
+    return of_dataset(dataset, pd.DataFrame(picks), masks, states)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, found
-from invented import invent, names
+from invented import WITHOUT_WEIGHTS, invent, invent_gallery, names
 
 from sambench.results.drawing import write
 from sambench.results.figure import all_figures, selected_figures
@@ -38,7 +38,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures = [(all_figures()[name], "<svg></svg>") for name in selected_figures([table.name for table, _ in tables])]
     data = [Data(name, 5000, 36781, ODD, ("sha256 0123456789ab",)) for name in DATASETS]
     path = tmp_path_factory.mktemp("layout") / "index.html"
-    path.write_text(render(Page(f"INVENTED {ODD}", tables, figures, data, {"git_commit": ODD}, {"odd": ODD})))
+    gallery = [invent_gallery(VARIANTS, name, RUNTIMES) for name in DATASETS]
+    path.write_text(render(Page(f"INVENTED {ODD}", tables, figures, data, {"git_commit": ODD}, {"odd": ODD}, gallery)))
     return path
 
 
@@ -152,6 +153,67 @@ def test_every_section_opens(browser: Browser, page: Path) -> None:
     )
     assert browser.run(f"{unnamed}.length") == 0, "every control has a name"
     assert browser.run("window.broken") is None
+
+
+@pytest.mark.parametrize(("width", "height"), [DESKTOP, PHONE])
+def test_the_gallery_steps_through_variants_and_instances(
+    browser: Browser, page: Path, width: int, height: int
+) -> None:
+    browser.open(page, width, height)
+    browser.run("location.hash = 'gallery'")
+    browser.wait("document.querySelectorAll('.strip').length === 6")
+    with_masks = len(VARIANTS) - WITHOUT_WEIGHTS
+    strips = browser.run(
+        """[...document.querySelectorAll('.strip')].map(strip =>
+          [...strip.querySelectorAll('button')].map(button => button.textContent))"""
+    )
+    # The first variant does not take points, which every second picture is prompted with.
+    assert [len(strip) for strip in strips] == [1 + with_masks, with_masks] * 3
+    for truth, *rest in strips:
+        assert truth == "ground truth"
+        ious = [float(text.rpartition(" ")[2]) for text in rest]
+        assert ious == sorted(ious, reverse=True), "best first"
+    text = browser.run("document.querySelector('.gallery').innerText")
+    assert f"Without masks: no weights ({', '.join(VARIANTS[-WITHOUT_WEIGHTS:])})" in text
+    assert text.count(f"without a mask: unsupported prompt ({VARIANTS[0]})") == 3
+    drawn = browser.run(
+        """(() => { const svg = document.querySelector('.strip button:nth-child(2) svg').getBoundingClientRect();
+          return [svg.width, svg.height]; })()"""
+    )
+    assert drawn[1] == pytest.approx(150) and drawn[0] == pytest.approx(200), "480 x 360 pixels of the image"
+    assert browser.run("document.documentElement.scrollWidth") <= width, "strips scroll, the page does not"
+
+    caption = "document.querySelector('.viewer [role=status]').textContent"
+    browser.run("document.querySelectorAll('.strip')[2].querySelectorAll('button')[1].click()")
+    assert browser.run("document.querySelector('.viewer').open")
+    best = strips[2][1].rpartition(" ")
+    assert browser.run(caption).startswith(f"{best[0]} IoU {best[2]} % (1 of {with_masks})")
+    browser.press("ArrowRight")
+    assert browser.run(caption).startswith(strips[2][2].rpartition(" ")[0])
+    browser.press("ArrowLeft")
+    browser.press("ArrowLeft")
+    assert browser.run(caption).startswith("ground truth (0 of")
+    browser.press("ArrowLeft")
+    assert browser.run(caption).startswith(strips[2][-1].rpartition(" ")[0]), "from the first to the last"
+    name = strips[2][-1].rpartition(" ")[0]
+    for key in ("ArrowDown", "ArrowUp", "ArrowUp", "ArrowUp"):
+        browser.press(key)
+    picture = browser.run("document.querySelector('.viewer use').getAttribute('href')")
+    assert picture == "#picture-0" and browser.run(caption).startswith(name), "the same variant in another picture"
+    browser.run("document.querySelector('.viewer button[title=\"next variant\"]').click()")
+    assert not browser.run(caption).startswith(name)
+    browser.press("Escape")
+    assert not browser.run("document.querySelector('.viewer').open")
+
+    choose = """(() => {{ const menu = document.querySelector('[data-choose="{}"]');
+      menu.value = {!r}; menu.dispatchEvent(new Event('change')); }})()"""
+    before = browser.run("document.querySelector('.strip button:nth-child(2)').textContent")
+    browser.run(choose.format("runtime", RUNTIMES[1]))
+    assert browser.run("document.querySelector('.strip button:nth-child(2)').textContent") != before
+    first = browser.run("document.querySelector('#picture-0').getAttribute('href')")
+    browser.run(choose.format("data set", DATASETS[1]))
+    assert browser.run("document.querySelector('#picture-0').getAttribute('href')") != first
+    assert browser.errors == [] and browser.requests == [page.resolve().as_uri()]
 
 
 def test_figures_of_many_variants_stay_readable(tmp_path: Path) -> None:

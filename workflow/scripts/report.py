@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sambench.files import write_text
+from sambench.gallery.view import read_gallery
 from sambench.parquet import INPUT, count_rows, read_provenance
 from sambench.results.figure import find_figure
 from sambench.results.report import Data, Page, render
@@ -18,19 +19,22 @@ def main(
     tables: list[str],
     figures: list[str],
     datasets: dict[str, dict[str, Any]],
+    pictured: dict[str, Path],
+    gallery: list[list[str]],
     study: dict[str, Any],
     report: Path,
 ) -> None:
     """Write a page that needs no network and no other file.
 
     name: of the study. tables, figures: in order. datasets: by name `images` and `instances`, their Parquet files, and
-    the `title`. study: the configuration.
+    the `title`. pictured: by data set, what its gallery shows. gallery: data set, variant and runtime of its masks.
+    study: the configuration.
     """
     found = [(table, table.read(folder)) for table in map(find_table, tables)]
     pictures = [(figure, svg_of(folder, figure.name)) for figure in map(find_figure, figures)]
     origin = read_provenance(Path(find_table(tables[0]).file(folder)))
     data = [data_of(key, entry) for key, entry in datasets.items()]
-    page = Page(name, found, pictures, data, origin, study)
+    page = Page(name, found, pictures, data, origin, study, read_gallery(folder, pictured, gallery))
     write_text(report, render(page))
 
 

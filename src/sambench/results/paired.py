@@ -119,6 +119,14 @@ def systems_of(plan: Mapping[str, Any], dataset: str, group: str) -> list[System
     return [System(job[1], job[2]) for job in plan["jobs"] if job[0] == dataset and job[3] == group]
 
 
+def first_runtimes(plan: Mapping[str, Any], dataset: str, group: str) -> list[System]:
+    """Each variant in the first runtime that it has on a prompt group, where all would be too many to look at."""
+    first: dict[str, System] = {}
+    for system in systems_of(plan, dataset, group):
+        first.setdefault(system.variant, system)
+    return list(first.values())
+
+
 def read_scores(
     results: Path,
     plan: Mapping[str, Any],

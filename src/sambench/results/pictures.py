@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,37 +70,61 @@ def prompt_of(study: Finished, dataset: str, prompt: str, annotation: int) -> di
     return found
 
 
+def window_of(instance: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1: the part of an image of `size` (height, width) around an instance, a row of records.INSTANCES."""
+    height, width = size
+    margin = MARGIN * max(instance["w"], instance["h"], 16)
+    left, top = (int(max(0, instance[side] - margin)) for side in ("x", "y"))
+    right = int(min(width, instance["x"] + instance["w"] + margin + 1))
+    bottom = int(min(height, instance["y"] + instance["h"] + margin + 1))
+    return left, top, right, bottom
+
+
+def size_of(window: Sequence[int], side: int) -> tuple[int, int]:
+    """Width and height of a picture of a window whose longer side has so many pixels."""
+    left, top, right, bottom = window
+    scale = side / max(right - left, bottom - top)
+    return max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+
+
+def part_of(pixels: np.ndarray, window: Sequence[int], side: int) -> np.ndarray:
+    """A window of an image, (H, W, 3) uint8 or of a mask (H, W) uint8, as a picture of `size_of`."""
+    left, top, right, bottom = window
+    part, size = np.ascontiguousarray(pixels[top:bottom, left:right]), size_of(window, side)
+    how = cv2.INTER_NEAREST if part.ndim == 2 else cv2.INTER_AREA if size[0] < right - left else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, size, interpolation=how))
+
+
+def outline(mask: np.ndarray) -> Sequence[np.ndarray]:
+    """The contours of a mask (H, W) uint8, of holes too, (n, 1, 2) int32 x, y each."""
+    return cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+
+
+def placed(values: Any, window: Sequence[int], side: int) -> np.ndarray:
+    """Points x, y, ... of an image -> (n, 2) int64 in the picture of a window."""
+    left, top, right, bottom = window
+    scale = side / max(right - left, bottom - top)
+    return np.rint((np.asarray(values, dtype=float).reshape(-1, 2) - (left, top)) * scale).astype(int)
+
+
 def drawn(pixels: np.ndarray, instance: Any, prompt: dict[str, Any]) -> np.ndarray:
     """The part of an image around an instance, (h, w, 3) uint8 RGB, with its outline and its prompt.
 
     instance: a row of records.INSTANCES. prompt: `points` (x, y, ...) and `box` (x0, y0, x1, y1), pixels or None.
     """
-    height, width = pixels.shape[:2]
-    margin = MARGIN * max(instance["w"], instance["h"], 16)
-    left, top = (int(max(0, instance[side] - margin)) for side in ("x", "y"))
-    right = int(min(width, instance["x"] + instance["w"] + margin + 1))
-    bottom = int(min(height, instance["y"] + instance["h"] + margin + 1))
-    scale = SIDE / max(right - left, bottom - top)
-    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    part = np.ascontiguousarray(pixels[top:bottom, left:right])
-    canvas = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    window = window_of(instance, pixels.shape[:2])
+    canvas = part_of(pixels, window, SIDE)
     mask = decode_rle(instance["rle_size"], instance["rle_counts"]).astype(np.uint8)
-    enlarged = cv2.resize(mask[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
-    outline, _ = cv2.findContours(enlarged, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outline, -1, TRUTH, 2)
-
-    def place(values: Any) -> np.ndarray:
-        return np.rint((np.asarray(values, dtype=float).reshape(-1, 2) - (left, top)) * scale).astype(int)
-
+    cv2.drawContours(canvas, outline(part_of(mask, window, SIDE)), -1, TRUTH, 2)
     if prompt["box"] is not None:
-        (x0, y0), (x1, y1) = place(prompt["box"]).tolist()
+        (x0, y0), (x1, y1) = placed(prompt["box"], window, SIDE).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), PROMPT, 1)
     if prompt["points"] is not None:
-        for x, y in place(prompt["points"]).tolist():
+        for x, y in placed(prompt["points"], window, SIDE).tolist():
             cv2.circle(canvas, (x, y), 5, PROMPT, -1)
-    return np.asarray(canvas)
+    return canvas
 
 
-def jpeg(pixels: np.ndarray) -> bytes:
+def jpeg(pixels: np.ndarray, quality: int = 85) -> bytes:
     """RGB pixels as the bytes of a JPEG file."""
-    return bytes(cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+    return bytes(cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())

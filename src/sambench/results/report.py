@@ -45,7 +45,8 @@ class Page:
     """All that a report says.
 
     tables: with their rows, in the order of the page. figures: with the SVG of their files, for readers without
-    JavaScript. gallery: HTML of pictures. config: of the study. provenance: of the tables, see `read_provenance`.
+    JavaScript. gallery: of each data set, see gallery.view.of_dataset. config: of the study. provenance: of the tables,
+    see `read_provenance`.
     """
 
     study: str
@@ -54,7 +55,7 @@ class Page:
     datasets: Sequence[Data] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    gallery: str = ""
+    gallery: Sequence[Mapping[str, Any]] = ()
     date: datetime.date = field(default_factory=datetime.date.today)
 
 
@@ -114,7 +115,10 @@ def sections(page: Page) -> list[dict[str, Any]]:
         if name != at_top and name not in tables:
             found.append((alone.order, {"name": name, "title": alone.title, "figure": shown}))
     if page.gallery:
-        found.append((4, {"name": "gallery", "title": "Pictures", "extra": Markup(page.gallery)}))
+        count = sum(len(each["pictures"]) for each in page.gallery)
+        found.append(
+            (4, {"name": "gallery", "title": "Pictures", "count": f"{count} instances", "gallery": page.gallery})
+        )
     return [section for _, section in sorted(found, key=lambda pair: (not pair[1].get("open"), pair[0]))]
 
 
@@ -161,8 +165,8 @@ def _figure(figure: Figure, drawing: Drawing, svg: str) -> dict[str, Any]:
 
 def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
     """The variants of the Pareto front of the first data set, from the fastest to the most accurate."""
-    from sambench.results.plots._accuracy import headlines
     from sambench.results.plots.pareto import costs_beside_accuracy, measured_costs
+    from sambench.results.tables.summary import headlines
 
     if not any(name.startswith("accuracy") for name in tables):
         return None

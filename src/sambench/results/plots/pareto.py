@@ -66,7 +66,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
 
     from sambench.results.drawing import Drawing, choose, inline, nothing, small_title, stacked
     from sambench.results.front import HEIGHT, SIZE, front_panel
-    from sambench.results.plots._accuracy import headlines
+    from sambench.results.tables.summary import headlines
 
     rows = costs_beside_accuracy(tables)
     costs = measured_costs(rows)

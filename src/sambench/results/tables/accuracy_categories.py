@@ -13,7 +13,7 @@ import pyarrow as pa
 from sambench.jobs import instances_file
 from sambench.results import accuracy, paired
 from sambench.results.finished import category_names
-from sambench.results.paired import Scores, System
+from sambench.results.paired import Scores
 from sambench.results.statistics import Resampling, together, verdict
 from sambench.results.table import Table, concat, typed
 from sambench.results.tables import comparison
@@ -55,19 +55,11 @@ def build(results: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
         shown = [next((name for name in usual if name in sets), "") for usual in HEADLINES.values()]
         for prompt in filter(None, shown):
             scores = paired.read_scores(
-                results, plan, dataset, sets[prompt], prompt, systems=first_runtimes(plan, dataset, sets[prompt])
+                results, plan, dataset, sets[prompt], prompt, systems=paired.first_runtimes(plan, dataset, sets[prompt])
             )
             lines = of_categories(scores, names, settings["references"], ceilings, **plan["bootstrap"])
             parts.append(typed(({"dataset": dataset, "prompt": prompt} | line for line in lines), SCHEMA))
     return concat(parts, SCHEMA)
-
-
-def first_runtimes(plan: Mapping[str, Any], dataset: str, group: str) -> list[System]:
-    """Each variant in the first runtime that it has: categories by runtimes would be too many rows to read."""
-    first: dict[str, System] = {}
-    for system in paired.systems_of(plan, dataset, group):
-        first.setdefault(system.variant, system)
-    return list(first.values())
 
 
 def of_categories(

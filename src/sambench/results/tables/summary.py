@@ -76,6 +76,13 @@ SCHEMA = pa.schema(
 )
 
 
+def headlines(prompts: Iterable[str]) -> list[str]:
+    """The prompt sets that stand for boxes and for points in the summary; without either, the first one of all."""
+    present = list(dict.fromkeys(prompts))
+    chosen = [next((name for name in names if name in present), "") for names in HEADLINES.values()]
+    return [name for name in chosen if name] or present[:1]
+
+
 def asked(study: Study) -> list[str]:
     """The parts that a study measures."""
     prompts = [name for group in study["prompt_groups"] for name in study.prompt_types(group)]

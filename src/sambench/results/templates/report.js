@@ -109,28 +109,118 @@ async function plot(place) {
   });
 }
 
-// The gallery's viewer steps through the masks of one instance.
-const viewer = document.querySelector("dialog.viewer");
-if (viewer) {
-  let strip = [], at = 0;
-  const [stage, caption] = [viewer.querySelector(".stage"), viewer.querySelector(".caption")];
-  const show = step => {
-    at = (at + step + strip.length) % strip.length;
-    stage.replaceChildren(strip[at].querySelector("svg").cloneNode(true));
-    caption.textContent = `${strip[at].textContent.trim()} (${at + 1} of ${strip.length})`;
+// Pictures: per instance a strip of the same part of the image, with the ground truth first and then each variant's mask,
+// best first; and a viewer that steps through variants and instances.
+const draw = (tag, attributes = {}, ...children) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+};
+const TRUTH = "ground truth";
+
+function drawing(picture, mask) {
+  const parts = [draw("use", {href: `#${picture.id}`})];
+  if (mask) parts.push(draw("path", {class: "mask", d: mask[2], "fill-rule": "evenodd"}));
+  parts.push(draw("path", {class: "truth", d: picture.truth}));
+  const [from, to] = picture.box;
+  if (from) parts.push(draw("rect", {class: "prompt", x: from[0], y: from[1], width: to[0] - from[0], height: to[1] - from[1]}));
+  picture.points.forEach(([cx, cy], k) =>
+    parts.push(draw("circle", {class: picture.labels[k] ? "point" : "point outside", cx, cy, r: 7})));
+  return draw("svg", {viewBox: `0 0 ${picture.width} ${picture.height}`, "aria-hidden": "true"}, ...parts);
+}
+
+function gallery(place) {
+  const datasets = read(place.dataset.gallery);
+  const state = {dataset: datasets[0], runtime: datasets[0].runtimes[0]};
+  const named = (element, id) => { element.id = id; return element; };
+  const controls = make("div", {class: "controls"});
+  const list = make("div");
+  const sources = draw("svg", {width: 0, height: 0, class: "sources", "aria-hidden": "true"});
+  const choose = (title, names, choice, change) => {
+    const select = make("select", {"data-choose": title}, ...names.map(name => make("option", {}, name)));
+    select.value = choice;
+    select.addEventListener("change", () => change(select.value));
+    if (names.length > 1) controls.append(labelled(title, select));
   };
-  document.querySelectorAll(".strip button").forEach(button => button.addEventListener("click", () => {
-    strip = [...button.closest(".strip").querySelectorAll("button")];
-    at = strip.indexOf(button);
-    show(0);
-    viewer.showModal();
-  }));
-  viewer.querySelector(".before").addEventListener("click", () => show(-1));
-  viewer.querySelector(".after").addEventListener("click", () => show(1));
+  // What a strip shows: no mask first, which is the ground truth alone.
+  const steps = picture => [null, ...(picture.masks[state.runtime] ?? [])];
+  const called = mask => mask ? mask[0] : TRUTH;
+
+  function menus() {
+    controls.replaceChildren();
+    choose("data set", datasets.map(each => each.name), state.dataset.name, name => {
+      state.dataset = datasets.find(each => each.name === name);
+      if (!state.dataset.runtimes.includes(state.runtime)) state.runtime = state.dataset.runtimes[0];
+      menus();
+    });
+    choose("runtime", state.dataset.runtimes, state.runtime, name => { state.runtime = name; show(); });
+    show();
+  }
+  function show() {
+    const {pictures, without} = state.dataset;
+    sources.replaceChildren(...pictures.map((picture, k) => {
+      picture.id = `picture-${k}`;
+      return named(draw("image", {href: picture.data, width: picture.width, height: picture.height}), picture.id);
+    }));
+    list.replaceChildren();
+    if (!pictures.length) list.append(make("p", {}, "No instance was picked: no variant has masks here."));
+    if (without[state.runtime]) list.append(make("p", {class: "quiet"}, `Without masks: ${without[state.runtime]}.`));
+    pictures.forEach((picture, k) => {
+      const title = make("h3", {}, `${picture.category}: ${picture.reason}`);
+      const about = `prompt ${picture.prompt}, image ${picture.image}, annotation ${picture.annotation}`;
+      const missing = picture.without[state.runtime];
+      const strip = make("div", {class: "strip"}, ...steps(picture).map((mask, at) => {
+        const words = make("span", {}, called(mask));
+        if (mask) words.append(" ", make("b", {}, mask[1].toFixed(1)));
+        const button = make("button", {type: "button"}, drawing(picture, mask), words);
+        button.addEventListener("click", () => view(k, at));
+        return button;
+      }));
+      list.append(make("article", {}, title,
+        make("p", {class: "quiet"}, missing ? `${about}; without a mask: ${missing}` : about), strip));
+    });
+  }
+
+  const stage = make("div", {class: "stage"});
+  const caption = make("p", {role: "status"});
+  const press = (title, key, move) => {
+    const button = make("button", {type: "button", title, "aria-label": title, "aria-keyshortcuts": key}, SIGNS[key]);
+    button.addEventListener("click", move);
+    return button;
+  };
+  const around = (at, count) => (at + count) % count;
+  const across = step => view(state.picture, around(state.at + step, steps(state.dataset.pictures[state.picture]).length));
+  const down = step => {
+    const name = called(steps(state.dataset.pictures[state.picture])[state.at]);
+    const next = around(state.picture + step, state.dataset.pictures.length);
+    view(next, Math.max(0, steps(state.dataset.pictures[next]).findIndex(mask => called(mask) === name)));
+  };
+  const SIGNS = {ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "close"};
+  const moves = {
+    ArrowLeft: ["previous variant", () => across(-1)], ArrowRight: ["next variant", () => across(1)],
+    ArrowUp: ["previous instance", () => down(-1)], ArrowDown: ["next instance", () => down(1)],
+    Escape: ["close", () => viewer.close()],
+  };
+  const buttons = make("div", {class: "controls"},
+    ...Object.entries(moves).map(([key, [title, move]]) => press(title, key, move)));
+  const viewer = make("dialog", {class: "viewer", "aria-label": "Masks of one instance"}, buttons, caption, stage);
   viewer.addEventListener("keydown", event => {
-    if (event.key === "ArrowLeft") show(-1);
-    if (event.key === "ArrowRight") show(1);
+    if (event.key in moves && event.key !== "Escape") {
+      event.preventDefault();
+      moves[event.key][1]();
+    }
   });
+  function view(k, at) {
+    [state.picture, state.at] = [k, at];
+    const picture = state.dataset.pictures[k], all = steps(picture), mask = all[at];
+    stage.replaceChildren(drawing(picture, mask));
+    caption.replaceChildren(make("b", {}, called(mask)), mask ? ` IoU ${mask[1].toFixed(1)} %` : "",
+      ` (${at} of ${all.length - 1}), ${picture.category}, prompt ${picture.prompt}, ${state.runtime}`);
+    if (!viewer.open) viewer.showModal();
+  }
+  place.append(controls, sources, list, viewer);
+  menus();
 }
 
 // A folded section is filled when it is opened; a link to it opens it.
@@ -139,6 +229,7 @@ const fill = section => {
   section.dataset.filled = "yes";
   section.querySelectorAll(".grid").forEach(grid);
   section.querySelectorAll(".plot").forEach(plot);
+  section.querySelectorAll(".gallery").forEach(gallery);
 };
 const follow = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
