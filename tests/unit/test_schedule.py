@@ -113,7 +113,8 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     tables = {f"tables/{study.name}/{table.name}" for table in selected_tables(study) if table.large}
     parts = {f"summaries/{one}/ground_truth"}
     index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
-    assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *parts, *tables}
+    pick, masks = f"gallery/{study.name}/scenes", f"gallery/{study.name}/{one}"
+    assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *parts, *tables, pick, masks}
     assert {name for name, task in on_cluster.items() if task.width == ALL} == clocks
 
     def needs(name: str) -> set[str]:
@@ -124,6 +125,7 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     assert all(needs(shard) == {index, prompts} for shard in segany)
     assert all(needs(part) == {index, prompts, *segany} for part in parts)
     assert tables and all(needs(table) >= segany for table in tables)
+    assert needs(pick) == {index, prompts, *segany} and needs(masks) == {index, pick}
     # Generated scenes come from a local rule; at the end local rules wait for all that was measured.
     (generator,) = work[index].after
     assert work[generator].width == 0 and generator.startswith("out/datasets/scenes/")

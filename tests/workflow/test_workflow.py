@@ -120,6 +120,31 @@ def test_a_run_gives_tables_figures_report_and_database(finished: Path) -> None:
     assert not re.search(r'(src|href)="(https?:)?//', page), "the report needs no network"
 
 
+def test_the_report_shows_the_masks_of_picked_instances(finished: Path) -> None:
+    """Both instances are shown, though they are small, with the box as the mask of one variant."""
+    folder = finished / "results/tiny/gallery"
+    picks = pd.read_parquet(folder / "tiny.parquet")
+    assert sorted(picks["annotation_id"]) == [1, 2] and {*picks["prompt"]} == {"box"}
+    masks = pd.read_parquet(folder / "tiny/box_fill/eager.parquet")
+    assert masks["annotation_id"].tolist() == picks["annotation_id"].tolist() and masks["iou"].tolist() == [0.5, 0.5]
+    page = (finished / "results/tiny/report/index.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2
+
+
+def test_pictures_can_be_chosen_or_turned_off(project: Path) -> None:
+    def study(**keys: object) -> dict[str, object]:
+        return CONFIG | {"study": CONFIG["study"] | keys}
+
+    (project / "tiny.yaml").write_text(yaml.safe_dump(study(gallery=False)))
+    assert not {"gallery_pick", "gallery_masks"} & {*planned(project)}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(study(gallery=0, gallery_annotations={"tiny": [2]})))
+    jobs = planned(project, "gallery")
+    assert jobs == {"gallery": 1, "gallery_pick": 1, "gallery_masks": 2}, "nothing is scored again"
+    assert snakemake(project, "gallery").returncode == 0
+    picks = pd.read_parquet(project / "results/tiny/gallery/tiny.parquet")
+    assert picks[["annotation_id", "reason"]].to_numpy().tolist() == [[2, "chosen"]]
+
+
 def test_boxes_of_a_detector_give_masks_and_their_average_precision(project: Path) -> None:
     """Published boxes: one right, one half as high, so that only its box is found at an IoU threshold of 0.5."""
     found = [
@@ -167,7 +192,8 @@ def test_a_second_study_plans_only_what_is_its_own(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"name": "other"}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
     own = planned(project)
-    assert {name for name in own if not name.startswith(("table", "figure"))} == {"overview", "report_page", "tracking"}
+    jobs = {"gallery_pick", "gallery_masks", "overview", "report_page", "tracking"}
+    assert {name for name in own if not name.startswith(("table", "figure"))} == jobs
     done = snakemake(project, "tables")
     assert done.returncode == 0, done.stderr
     first, second = (project / "results" / name / "tables/accuracy_boxes.csv" for name in ("tiny", "other"))
@@ -242,7 +268,7 @@ def test_an_edit_runs_what_it_can_change_and_a_release_runs_nothing(project: Pat
     for rule, reason in re.findall(r"^(?:local)?rule (\w+):.*?reason: (.*?)$", done.stdout, re.MULTILINE | re.DOTALL):
         if "changed" in reason or "Updated input" in reason or "Params" in reason:
             caused.add(rule)
-    assert caused == {"segany_shard"}, done.stdout
+    assert caused == {"segany_shard", "gallery_masks"}, done.stdout
 
 
 def test_a_table_is_one_module(project: Path) -> None:

@@ -20,7 +20,7 @@ from sambench.results.pictures import outline, part_of, placed, size_of
 from sambench.results.table import reasons_in_words
 from sambench.status import OK
 
-TOLERANCE = 0.7  # pixels of the picture by which an outline may be simpler than its mask
+TOLERANCE = 0.7  # pixels, of the picture or of the image if these are larger, that a simpler outline may be off
 POINTS = 300  # of the outlines of one mask, about
 
 
@@ -110,9 +110,11 @@ def path(mask: np.ndarray, window: Sequence[int]) -> str:
     To be filled by the rule `evenodd`: holes are outlines too. Of a ragged mask, what goes beyond POINTS is left out,
     the smallest specks first.
     """
-    contours = map(_simplified, outline(part_of(mask.astype(np.uint8), window, SIDE)))
+    left, top, right, bottom = window
+    tolerance = TOLERANCE * max(1.0, SIDE / max(right - left, bottom - top))
+    found = outline(part_of(mask.astype(np.uint8), window, SIDE))
     parts, room = [], POINTS
-    for contour in sorted(contours, key=len, reverse=True):
+    for contour in sorted((_simplified(each, tolerance) for each in found), key=len, reverse=True):
         room -= len(contour)
         if room < 0:
             break
@@ -120,9 +122,8 @@ def path(mask: np.ndarray, window: Sequence[int]) -> str:
     return "".join(parts)
 
 
-def _simplified(contour: np.ndarray) -> np.ndarray:
-    """(n, 1, 2) -> (m, 2) int, of POINTS at most."""
-    tolerance = TOLERANCE
+def _simplified(contour: np.ndarray, tolerance: float) -> np.ndarray:
+    """(n, 1, 2) -> (m, 2) int, of POINTS at most. tolerance: in pixels of the picture."""
     while len(points := cv2.approxPolyDP(contour, tolerance, closed=True)) > POINTS:
         tolerance *= 1.5
     return np.asarray(points[:, 0])

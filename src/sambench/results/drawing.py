@@ -80,9 +80,9 @@ def choose(chart: Any, rows: pd.DataFrame, names: Sequence[str], everything: Seq
 
 
 def tooltips(fields: Mapping[str, str], rows: pd.DataFrame) -> list[alt.Tooltip]:
-    """What is shown of a mark: title by column, those columns that the rows have. Numbers get four digits."""
+    """What is shown of a mark: title by column, of the columns that the rows have; numbers with four digits."""
     return [
-        alt.Tooltip(name, type="quantitative", format=".4~g", title=title)
+        alt.Tooltip(name, type="quantitative", format=",.4~r", title=title)
         if pd.api.types.is_numeric_dtype(rows[name])
         else alt.Tooltip(name, type="nominal", title=title)
         for name, title in fields.items()

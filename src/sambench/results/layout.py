@@ -6,10 +6,13 @@ value are left out, and the best and the second best are marked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from sambench.results.table import Table, expanded
 from sambench.status import OK
@@ -106,13 +109,16 @@ def _columns(table: Table, rows: pd.DataFrame, keys: list[str]) -> Iterator[Colu
         plain, _, part = name.partition("/")
         decimals = table.decimals.get(name, table.decimals.get(plain, 1))
         number = pd.api.types.is_numeric_dtype(rows[name]) and not pd.api.types.is_bool_dtype(rows[name])
-        cells = [_text(value, decimals) for value in rows[name]]
+        if name in table.schema.names and pa.types.is_integer(table.schema.field(name).type):
+            decimals = 0  # pandas makes floats of integers where one is missing
+        grouped = name not in keys and not name.endswith("_id")
+        cells = [_text(value, decimals, grouped) for value in rows[name]]
         if name.endswith("_sha256"):
             cells = [cell[:SHORT_DIGEST] for cell in cells]
         for stem in dict.fromkeys((name, name.removesuffix("_ms"))):
             ends = [f"{stem}_low", f"{stem}_high"]
             if {*ends} <= {*rows} and _middle(stem, rows) == name:
-                limits = zip(*([_text(value, decimals) for value in rows[end]] for end in ends), strict=True)
+                limits = zip(*([_text(value, decimals, grouped) for value in rows[end]] for end in ends), strict=True)
                 cells = [
                     cell if NOTHING in (cell, *both) else f"{cell} ({both[0]} to {both[1]})"
                     for cell, both in zip(cells, limits, strict=True)
@@ -132,15 +138,30 @@ def _middle(stem: str, rows: pd.DataFrame) -> str:
     return next((name for name in (stem, f"{stem}_ms") if name in rows), "")
 
 
-def _text(value: object, decimals: int) -> str:
+def _text(value: object, decimals: int, grouped: bool = True) -> str:
+    """grouped: whether thousands are set apart."""
     if value is None or value is pd.NA or value != value:
         return NOTHING
     if pd.api.types.is_bool(value):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        text = f"{value:.{decimals}f}"
-        return text.lstrip("-") if not float(text) else text.replace("-", "−")
-    return str(value) or NOTHING
+    if not isinstance(value, (int, float, np.number)):
+        return str(value) or NOTHING
+    text = f"{value:.{decimals}f}"
+    if not float(text):
+        return text.lstrip("-")
+    return (with_commas(text) if grouped else text).replace("-", "−")
+
+
+def with_commas(text: str) -> str:
+    """`12345.6` -> `12,345.6`; numbers of four digits stay as they are."""
+    whole, point, part = text.partition(".")
+    return f"{int(whole):,}{point}{part}" if len(whole.lstrip("-")) > 4 else text
+
+
+def four_digits(value: float) -> str:
+    """A number with four significant digits at least, and never with an exponent: `15,623`, `46.21`, `0.01234`."""
+    decimals = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
+    return with_commas(f"{value:.{decimals}f}")
 
 
 def title(name: str, unit: str = "") -> str:
@@ -188,7 +209,7 @@ def _is_bound(rows: pd.DataFrame, row: int) -> bool:
 
 
 def _number(cell: str) -> float | None:
-    text = cell.partition(" ")[0].replace("−", "-")
+    text = cell.partition(" ")[0].replace("−", "-").replace(",", "")
     try:
         return float(text)
     except ValueError:
@@ -196,8 +217,9 @@ def _number(cell: str) -> float | None:
 
 
 def choosable(column: Column) -> bool:
-    """Whether a menu can offer the values of a column."""
-    return (column.word or column.key) and 1 < len({*column.cells}) <= CHOOSABLE
+    """Whether a menu can offer the values of a column; nobody chooses by a digest."""
+    words = (column.word or column.key) and not column.name.endswith("_sha256")
+    return words and 1 < len({*column.cells}) <= CHOOSABLE
 
 
 def in_words(same: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from sambench.provenance import read_libraries
 from sambench.results.drawing import Drawing, specification
 from sambench.results.figure import Figure
 from sambench.results.front import front
-from sambench.results.layout import HIGHER_IS_BETTER, choosable, in_words, lay_out
+from sambench.results.layout import HEADLINE, HIGHER_IS_BETTER, choosable, four_digits, in_words, lay_out
 from sambench.results.table import SUFFIXES, Table
 
 KINDS = {".parquet": "Parquet", ".csv": "CSV", ".md": "Markdown", ".tex": "LaTeX", ".svg": "SVG", ".png": "PNG"}
@@ -164,7 +164,7 @@ def _figure(figure: Figure, drawing: Drawing, svg: str) -> dict[str, Any]:
 
 
 def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    """The variants of the Pareto front of the first data set, from the fastest to the most accurate."""
+    """The variants of the Pareto front of each data set and machine, from the fastest to the most accurate."""
     from sambench.results.plots.pareto import costs_beside_accuracy, measured_costs
     from sambench.results.tables.summary import headlines
 
@@ -175,29 +175,32 @@ def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
     if not costs or rows.empty:
         return None
     cost, title = next(iter(costs.items()))
-    dataset, device = rows[["dataset", "device"]].iloc[0]
-    prompt = headlines(rows["prompt"])[0]
-    rows = rows[(rows["dataset"] == dataset) & (rows["device"] == device) & (rows["prompt"] == prompt)]
-    found = front(rows[rows["selection"] == "argmax"], cost, "miou")
-    several = tables[FIRST_SCREEN]["runtime"].nunique() > 1 if FIRST_SCREEN in tables else False
-    licences = tables[FIRST_SCREEN].drop_duplicates("variant").set_index("variant") if FIRST_SCREEN in tables else None
-    lines = []
-    for row in found.to_dict("records"):
-        licence = "" if licences is None else licences["licence_weights"].get(row["variant"]) or ""
-        line = [
-            row["variant"],
-            *([row["runtime"]] if several else []),
-            f"{row['miou']:.1f}",
-            f"{row[cost]:.4g}",
-            licence,
+    summary = tables.get(FIRST_SCREEN, pd.DataFrame(columns=["variant", "runtime", "licence_weights"]))
+    licences = summary.drop_duplicates("variant").set_index("variant")["licence_weights"]
+    several = rows["runtime"].nunique() > 1
+    fronts = []
+    for (dataset, device), part in rows.groupby(["dataset", "device"], sort=False):
+        prompt = headlines(part["prompt"])[0]
+        found = front(part[(part["prompt"] == prompt) & (part["selection"] == HEADLINE)], cost, "miou")
+        lines = [
+            [
+                row["variant"],
+                *([row["runtime"]] if several else []),
+                f"{row['miou']:.1f}",
+                four_digits(row[cost]),
+                licences.get(row["variant"]) or "",
+            ]
+            for row in found.to_dict("records")
         ]
-        lines.append(line)
+        machine = "" if device == "not timed" else f", {device}"
+        if lines:
+            fronts.append({"title": f"The front on {dataset}", "words": f"mIoU with {prompt}{machine}", "rows": lines})
+    name, _, unit = title.rpartition(", ")
+    words, numbers = ["variant", *(["runtime"] if several else []), "licence of weights"], ["mIoU, %", f"cost, {unit}"]
     return {
-        "title": f"The front on {dataset}",
-        "words": f"No other variant is as accurate at the same cost or less. Accuracy: mIoU with {prompt} in per cent. "
-        f"Cost: {title}{'' if device == 'not timed' else f', {device}'}.",
-        "columns": ["variant", *(["runtime"] if several else []), "mIoU", "cost", "licence of weights"],
-        "rows": lines,
+        "words": f"No other variant is as accurate at the same cost or less. Cost: {name}.",
+        "columns": [{"title": title, "word": title in words} for title in (*words[:-1], *numbers, words[-1])],
+        "fronts": fronts,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ COSTS = {
 }
 ACCURACY = ("accuracy_boxes", "accuracy_points")
 KEY = ["dataset", "variant", "runtime"]
+BELOW = 34  # pixels from an axis to the middle of its title
 
 
 def enough(tables: frozenset[str]) -> bool:
@@ -94,11 +96,14 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
     )
     menu = alt.binding_select(options=list(costs), labels=list(costs.values()), name="cost")
     chosen = alt.param(name="chosen_cost", value=next(iter(costs)), bind=menu if len(costs) > 1 else alt.Undefined)
-    # A title cannot follow a menu: where there is one, it is the title.
-    across = "cost, as chosen above" if len(costs) > 1 else next(iter(costs.values()))
-    panel = front_panel(inline(rows), rows, cost="cost", titles=(across, "mIoU, %"), height=HEIGHT, **look)
+    panel = front_panel(inline(rows), rows, cost="cost", titles=(" ", "mIoU, %"), height=HEIGHT, **look)
     panel = choose(panel, rows, ["dataset", "device", "prompt", "selection", "runtime"], everything=["runtime"])
-    panel = panel.transform_calculate(cost="datum[chosen_cost]").add_params(chosen)
+    panel = panel.transform_calculate(cost="datum[chosen_cost]")
+    # The title of an axis cannot follow a menu: a text in its place does.
+    words = alt.expr(f"{json.dumps(costs)}[chosen_cost]")
+    at = {"x": alt.expr("width / 2"), "y": alt.expr(f"height + {BELOW}")}
+    axis = alt.Chart(alt.InlineData(values=[{}])).mark_text(text=words, fontWeight="bold", **at)
+    panel = alt.layer(panel, axis).add_params(chosen)
     return Drawing(static, panel.properties(width="container", height=HEIGHT))
 
 
