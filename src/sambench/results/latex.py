@@ -22,6 +22,8 @@ SPECIAL = {
     "×": r"\ensuremath{\times}",
     "²": r"\textsuperscript{2}",
 }
+# As wide as it is, unless the page is narrower.
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 MARKS = {FIRST: r"\textbf", "second": r"\underline"}
 # Columns that no paper prints: they are in the files beside.
 LEFT_OUT = ("status", "not_asked", "explanation", "weights_sha256", "boxes_sha256", "rules", "others", "busy", "source")
@@ -41,22 +43,30 @@ def latex(table: Table, rows: pd.DataFrame) -> str:
         status: _letter(at) for at, status in enumerate(dict.fromkeys(s for s in layout.status if s not in ("", OK)))
     }
     lines = [
-        r"% \usepackage[T1]{fontenc} and \usepackage{booktabs}; for wide tables \usepackage{graphicx} and \resizebox",
+        r"% \usepackage[T1]{fontenc}, \usepackage{booktabs} and \usepackage{graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_caption(table, layout)}}}",
         rf"\label{{tab:{table.name}}}",
+        r"\vspace{1ex}",
+        FITTED,
         rf"\begin{{tabular}}{{{''.join('l' if column.word else 'r' for column in columns)}}}",
         r"\toprule",
-        " & ".join(escape(column.title) for column in columns) + r" \\",
     ]
-    if any(column.unit for column in columns):
-        lines.append(" & ".join(f"({escape(column.unit)})" if column.unit else "" for column in columns) + r" \\")
+    # Two lines: what a column is, and below its rule and unit.
+    heads = [column.title.partition(", ") for column in columns]
+    units = [f"({column.unit})" if column.unit else "" for column in columns]
+    lines.append(" & ".join(escape(head) for head, _, _ in heads) + r" \\")
+    below = [" ".join(filter(None, [rest, unit])) for (_, _, rest), unit in zip(heads, units, strict=True)]
+    if any(below):
+        lines.append(" & ".join(map(escape, below)) + r" \\")
     lines.append(r"\midrule")
     for row, status in enumerate(layout.status):
         cells = []
         for at, (place, column) in enumerate(zip(places, columns, strict=True)):
-            text = _cell(column.cells[row], layout.marks.get((row, place), ""))
+            # Other rules than the headline stand without their intervals, as in papers.
+            own = column.cells[row].partition(" (")[0] if "/" in column.name else column.cells[row]
+            text = _cell(own, layout.marks.get((row, place), ""))
             if not at and status in notes:
                 text += rf"\textsuperscript{{{notes[status]}}}"
             cells.append(text)
@@ -65,7 +75,7 @@ def latex(table: Table, rows: pd.DataFrame) -> str:
     width = len(columns)
     for status, letter in notes.items():
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize \textsuperscript{{{letter}}} {escape(status)}}} \\")
-    return "\n".join([*lines, r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\end{tabular}}", r"\end{table}", ""])
 
 
 def _caption(table: Table, layout: Layout) -> str:
