@@ -101,7 +101,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
     panel = panel.transform_calculate(cost="datum[chosen_cost]")
     # The title of an axis cannot follow a menu: a text in its place does.
     words = alt.expr(f"{json.dumps(costs)}[chosen_cost]")
-    at = {"x": alt.expr("width / 2"), "y": alt.expr(f"height + {BELOW}")}
+    at: dict[str, Any] = {"x": alt.expr("width / 2"), "y": alt.expr(f"height + {BELOW}")}
     axis = alt.Chart(alt.InlineData(values=[{}])).mark_text(text=words, fontWeight="bold", **at)
     panel = alt.layer(panel, axis).add_params(chosen)
     return Drawing(static, panel.properties(width="container", height=HEIGHT))
