@@ -11,7 +11,7 @@ from snakemake.logging import logger
 
 from sambench import resources, slurm, terminal
 from sambench.code_digest import runtime_modules, source_digest
-from sambench.config import export_project, merge, named, read_registries, read_study
+from sambench.config import CONFIG_FOLDER, export_project, merge, named, read_registries, read_study
 from sambench.datasets.identity import dataset_identity, identities
 from sambench.detectors.registry import read_detectors
 from sambench.downloads import textures
@@ -52,6 +52,10 @@ SITE_OPTIONS = {"slurm_extra": SITE.slurm_extra} if SITE.slurm_extra else {}
 if workflow.is_main_process and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, len(visible_gpus())))
 export_project()
+
+
+# Of all jobs with `--sdm apptainer`; without, it is not looked at.
+container: SITE.container or str(CONFIG_FOLDER.parent / "containers" / "sambench.sif")
 
 
 wildcard_constraints:

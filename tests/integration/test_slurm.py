@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 PARTS = ("Snakefile", "rules", "workflow", "config", "profiles", "envs", "src")
 SCRIPTS = Path(__file__).parent / "slurm"
 POLLING = 5
+QUIET_SECONDS = 1.5  # of `snakemake --version`
 SITE = {
     "default-resources": {"slurm_account": "ci", "slurm_partition": "main"},
     "cores": 1,
@@ -72,7 +74,7 @@ class Cluster:
     def call(self, script: str, *arguments: str) -> None:
         settings = {**os.environ, "SLURM_UP_NODES": "2", "SLURM_UP_CPUS": "1"}
         command = [SCRIPTS / script, self.folder, *arguments]
-        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300 * slowness())
         assert done.returncode == 0, done.stdout + done.stderr
 
     def ask(self, *command: str) -> list[list[str]]:
@@ -139,9 +141,17 @@ def command(*arguments: str) -> list[str]:
     ]
 
 
+@cache
+def slowness() -> float:
+    """How many times longer than on a quiet machine things take here: all limits are multiplied by it."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "snakemake", "--version"], check=True, capture_output=True)
+    return max(1.0, (time.monotonic() - start) / QUIET_SECONDS)
+
+
 def run(project: Path, words: Sequence[str], cluster: Cluster | None = None, timeout: int = 900) -> str:
     # Snakemake's own children see SIGINT too, and end their jobs.
-    limited = ["timeout", "-s", "INT", "-k", "30", str(timeout), *words]
+    limited = ["timeout", "-s", "INT", "-k", "30", str(round(timeout * slowness())), *words]
     done = subprocess.run(limited, cwd=project, env=environment(project, cluster), capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-6000:]
@@ -150,6 +160,7 @@ def run(project: Path, words: Sequence[str], cluster: Cluster | None = None, tim
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float, alive: subprocess.Popen[str] | None = None) -> T:
     """The first answer that is something; fails after the time, or when the process ends first."""
+    seconds *= slowness()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = look()
@@ -274,7 +285,9 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
         states[record.comment][record.state] += 1
     for comment, count in states.items():
         print(comment, dict(count))
-    assert len(states) == 2 + 6 + 1 + 1, "two of the dataset, six shards, the clock, the tables"
+    study = project / "study.yaml"
+    work = tasks(read_study(read_study_file(study)), read_jobs(study, project))
+    assert len(states) == 1 + sum(task.width != 0 for task in work), "all jobs of the study, and the clock"
     assert {count["COMPLETED"] for count in states.values()} == {1}, "nothing was lost and nothing ran twice"
     by_rule = collections.defaultdict(collections.Counter)
     for comment, count in states.items():
@@ -288,3 +301,43 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
     assert next(record.state for record in records if record.id == orphans[0][0]) == "COMPLETED"
     assert any(record.node == node and record.start > returned for record in records), "the node that returned works"
     assert not cluster.ask("squeue", "--noheader")
+
+
+def test_a_preempted_job_goes_back_into_the_queue(root: Path, cluster: Cluster, tmp_path: Path) -> None:
+    """A job of another user's partition takes the node of ours, which ends it for good (`--no-requeue`)."""
+    project = copy_project(root, tmp_path / "slurm")
+    study = STUDY | {"shards": 1, "study": STUDY["study"] | {"variants": ["grabcut"]}}
+    (project / "study.yaml").write_text(yaml.safe_dump(study))
+    before = {record.id for record in cluster.records()}
+    table = "results/study/tables/accuracy_boxes.csv"
+    log = (tmp_path / "snakemake.log").open("w")
+    snakemake = subprocess.Popen(
+        [*command("--retries", "0", "--configfile", "study.yaml"), "--", table],
+        cwd=project,
+        env=environment(project, cluster),
+        stdout=log,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+    )
+
+    def states() -> list[str]:
+        mine = [record for record in cluster.records() if record.id not in before]
+        return [record.state for record in mine if record.comment.startswith("rule_segany")]
+
+    try:
+        _, node = wait_for("a segany job runs", lambda: cluster.running("segany"), 300, snakemake)[0]
+        cluster.ask(
+            "sbatch", "--partition=high", f"--nodelist={node}", "--mem=100", "--output=/dev/null", "--wrap=sleep 5"
+        )
+        wait_for("PREEMPTED", lambda: "PREEMPTED" in states(), 120, snakemake)
+        wait_for("the study ends", lambda: snakemake.poll() is not None, 600)
+    finally:
+        if snakemake.poll() is None:
+            snakemake.kill()
+            snakemake.wait()
+        log.close()
+    said = (tmp_path / "snakemake.log").read_text()
+    assert snakemake.returncode == 0, said[-4000:]
+    assert states() == ["PREEMPTED", "COMPLETED"] and "PREEMPTED; it goes back into the queue" in said
+    assert (project / table).is_file()
