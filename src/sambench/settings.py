@@ -774,8 +774,8 @@ class Site(Section):
     gres: str = Field("", description="what jobs with a GPU ask for as `--gres`, such as `gpu:1`")
     container: str = Field(
         "",
-        description="the image in which jobs run with `--sdm apptainer`, a file or an address such as `docker://...`; empty: "
-        "`containers/sambench.sif` of the checkout",
+        description="the image in which jobs run with `--sdm apptainer`, a file or an address such as `docker://...`; "
+        "empty: `containers/sambench.sif` of the checkout",
     )
     exclusive: bool = Field(
         True, description="whether jobs with a clock (latency, throughput, segment everything's time) get a whole node"
