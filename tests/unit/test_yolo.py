@@ -14,7 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sambench.errors import InputError
+from sambench.detectors.random_weights import randomize
+from sambench.errors import BadWeights, InputError
+from sambench.parity.models import load_cards
+from sambench.variants import registry
 from sambench.variants.base import Prompts, Runtime
 
 if find_spec("ultralytics") is None:
@@ -164,6 +167,37 @@ def test_boxes_and_masks_are_those_of_the_predictor(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name, end_to_end", [("yolo11n-seg", False), ("yolo26n-seg", True)])
+def test_its_successors_are_those_of_the_predictor(
+    name: str, end_to_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With random weights that find something; its head for one box per object has no suppression."""
+    monkeypatch.chdir(tmp_path)
+    card = load_cards()[name.replace("-", "_")]
+    built = registry.build(card, CPU, random_weights=True)
+    assert isinstance(built, yolo.YoloSegVariant) and built.end_to_end == end_to_end
+    assert sum(value.numel() for value in built.module.parameters()) == pytest.approx(1e6 * (card.params_m or 0))
+    randomize(built.module, loud=(".2.weight",))
+    for key, value in built.module.named_parameters():
+        if "one2one_cv2" in key and key.endswith(".2.bias"):
+            value.fill_(9.0)  # sides of boxes, in cells: none is negative
+    built.module.eval()
+    from ultralytics import YOLO
+
+    model = YOLO(f"{name}.yaml", verbose=False)
+    model.model.load_state_dict(built.module.state_dict())
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    built.letterbox = built.library.LetterBox(128, auto=True, stride=32)
+    (found,) = built.encode([image])
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    (expected,) = model.predict(bgr, imgsz=128, retina_masks=True, device="cpu", verbose=False, nms=not end_to_end)
+    kept = found.masks.any(dim=2).any(dim=1)
+    assert len(expected.boxes) == kept.sum() > 0
+    assert torch.allclose(found.boxes[kept], expected.boxes.xyxy, atol=0.01)
+    assert torch.allclose(found.scores[kept], expected.boxes.conf, atol=1e-3)
+    assert (found.masks[kept] != expected.masks.data.bool()).float().mean() < 1e-3
+
+
 def test_a_box_around_an_instance_selects_it(variant: yolo.YoloSegVariant, photos: list[np.ndarray]) -> None:
     (found,) = variant.encode(photos[:1])
     i = int(found.masks.sum(dim=(1, 2)).argmax())
@@ -195,10 +229,15 @@ def save(path: Path, content: object) -> Path:
 def test_a_pickled_model_is_loaded(tmp_path: Path) -> None:
     donor = yolo.ultralytics().SegmentationModel("yolov8n-seg.yaml", nc=1, verbose=False)
     path = save(tmp_path / "FastSAM.pt", {"model": donor.half(), "ema": None, "train_args": {"imgsz": 1024}})
-    variant = yolo.build_fastsam(CPU, config="yolov8n-seg.yaml")
-    variant.load_files([path])
     expected = donor.float().state_dict()
-    assert all(torch.equal(value.float(), expected[key].float()) for key, value in variant.module.state_dict().items())
+    for _ in range(2):  # reading the first one makes its classes known to torch
+        loaded = yolo.build_fastsam(CPU, config="yolov8n-seg.yaml")
+        loaded.load_files([path])
+        found = loaded.module.state_dict()
+        assert all(torch.equal(value.float(), expected[key].float()) for key, value in found.items())
+    other = yolo.build_yolo_seg(CPU, config="yolo11n-seg.yaml")
+    with pytest.raises(BadWeights):
+        other.load_files([path])
 
 
 class Exploit:

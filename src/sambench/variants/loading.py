@@ -74,6 +74,7 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("picosam3",), {"encoder_stage1.3.weight": (48, 3), "refine.0.weight": (40,)}),
     (("picosam2",), {"encoder_stage1.3.weight": (48, 3), "output_head.weight": (1, 40)}),
     (("squeeze_sam",), {"get_iou_predictions_and_mask_tokens.iou_token.weight": ()}),
+    (("fastsam3d",), {"image_encoder.blocks.2.attn.rel_pos_d": (15, 128)}),
     (("fastsam_s",), {"model.0.conv.weight": (32,), "model.22.proto.cv1.conv.weight": ()}),
     (("fastsam_x",), {"model.0.conv.weight": (80,), "model.22.proto.cv1.conv.weight": ()}),
 )

@@ -1,4 +1,4 @@
-"""Detector-style variants: YOLOv8-seg and FastSAM find all instances of an image, a prompt then selects.
+"""Detector-style variants: YOLO's -seg networks and FastSAM find all instances of an image, a prompt then selects.
 
 Networks and suppression are those of the package `ultralytics`, which is AGPL-3.0 and therefore an optional extra: it
 is imported nowhere else in sambench, and here only when a variant is built. So are letterbox, boxes and masks of
@@ -157,11 +157,12 @@ def unite_by_points(masks: torch.Tensor, points: np.ndarray, labels: np.ndarray)
 
 
 class YoloSegVariant(NeuralVariant):
-    """A YOLOv8-seg network with one mask per prompt.
+    """A -seg network of YOLOv8 or one of its successors with one mask per prompt.
 
     size: the longer side of the network's input; the image keeps its shape and is padded with grey to
         multiples of 32, so inputs of several images differ in shape and are encoded one by one.
     confidence, overlap, limit: the threshold of the score, of the suppression's box IoU, and most instances.
+    end_to_end: take the head that gives each object one box (YOLO26), without suppression.
 
     Masks are those of `retina_masks=True`: cut to the detection's box, at the size of the image. The
     predictor of ultralytics drops instances whose mask is empty; here they stay (and win no prompt that
@@ -181,9 +182,14 @@ class YoloSegVariant(NeuralVariant):
         confidence: float,
         overlap: float,
         limit: int,
+        end_to_end: bool = False,
     ) -> None:
         self.library = ultralytics()
         super().__init__(self.library.SegmentationModel(config, nc=classes, verbose=False), runtime)
+        self.end_to_end = end_to_end
+        if end_to_end:
+            self.module.end2end = True
+            self.module.model[-1].max_det = limit
         self.classes, self.size = classes, size
         self.confidence, self.overlap, self.limit = confidence, overlap, limit
         self.letterbox = self.library.LetterBox(size, auto=True, stride=32)
@@ -202,8 +208,10 @@ class YoloSegVariant(NeuralVariant):
         except BadWeights:
             raise
         except InputError as error:
-            # A pickled model needs its classes; anything else that cannot be read stays refused.
-            if not any(f"needs to run {library}." in str(error) for library in ("ultralytics", "torch.nn")):
+            # A pickled model needs its classes, or is read with them where an earlier one has made torch know them;
+            # anything else that cannot be read stays refused.
+            signs = ("needs to run ultralytics.", "needs to run torch.nn.", "found a mapping with model")
+            if not any(sign in str(error) for sign in signs):
                 raise
         self.load_official(read_pickled_model(path).float().state_dict(), str(path))
 
@@ -228,7 +236,8 @@ class YoloSegVariant(NeuralVariant):
     def image_embedding(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """(B, 3, h, w) -> what the head gives for A anchors.
 
-        predictions: (B, 4 + classes + 32, A), xywh in pixels, class scores, mask coefficients.
+        predictions: (B, 4 + classes + 32, A), xywh in pixels, class scores, mask coefficients; end to end (B, limit,
+            6 + 32), xyxy, score, class, mask coefficients.
         prototypes: (B, 32, h / 4, w / 4).
         """
         (predictions, prototypes), _ = self.module(pixels)
@@ -245,7 +254,12 @@ class YoloSegVariant(NeuralVariant):
         """The network, suppression, and the masks at the size of the image."""
         maps = self.image_embedding(self.pixels(prepared).to(self.dtype))
         (kept,) = self.library.non_max_suppression(
-            maps["predictions"].float(), self.confidence, self.overlap, max_det=self.limit, nc=self.classes
+            maps["predictions"].float(),
+            self.confidence,
+            self.overlap,
+            max_det=self.limit,
+            nc=self.classes,
+            end2end=self.end_to_end,
         )
         size, frame = self.sizes(prepared)
         boxes, scores, categories, coefficients = kept.split((4, 1, 1, kept.shape[1] - 6), dim=1)
@@ -327,7 +341,7 @@ class FastSamVariant(YoloSegVariant):
 
 
 def build_yolo_seg(runtime: Runtime, **arguments: Any) -> YoloSegVariant:
-    """YOLOv8-seg as trained on COCO, 80 classes, with the thresholds of ultralytics' predictor."""
+    """A -seg network of YOLOv8, YOLO11 or YOLO26, trained on COCO, with the thresholds of ultralytics' predictor."""
     defaults = {"classes": 80, "size": 640, "confidence": 0.25, "overlap": 0.7, "limit": 300}
     return YoloSegVariant(runtime, **{**defaults, **arguments})
 
