@@ -99,6 +99,23 @@ def test_a_figure_is_compared_with_its_own_line_only() -> None:
     assert reproduction([wanted], {"points": boxes}).empty
 
 
+def test_numbers_of_clicks_are_compared_after_as_many_clicks() -> None:
+    line = {"dataset": "coco_val2017", "variant": "v", "runtime": "eager", "protocol": "clicks", "noc_85": 3.0}
+    lines = [
+        line | {"clicks": 1, "reached_85": 10.0},
+        line | {"clicks": 5, "reached_85": 60.0},
+        line | {"clicks": 5, "protocol": "box_clicks", "noc_85": 1.0},
+        line | {"clicks": 5, "dataset": "scenes", "noc_85": 9.0},
+    ]
+    wanted = figure(table="interactive", variant="v", dataset="coco_val2017", setting="clicks/5", note="five_clicks")
+    figures = [wanted | {"metric": "noc_85", "published": "2.95"}, wanted | {"metric": "reached_85"}]
+    table = reproduction(figures, {"interactive": typed(lines, find_table("interactive").schema)})
+    assert table["measured"].tolist() == [3.0, 60.0]
+    assert (
+        table["explanation"].tolist() == ["published with five clicks at most per instance, and masks as polygons"] * 2
+    )
+
+
 def test_times_of_a_cpu_are_not_compared_with_those_of_a_gpu(tmp_path: Path) -> None:
     time = {"dataset": "scenes", "variant": "v", "runtime": "eager", "segany_ms": 12.0, "boxes": 1}
     lines = [

@@ -102,6 +102,29 @@ def test_every_batch_size_goes_through_all_images(tasks: list[throughput.ImageBo
     assert best["throughput_img_s"] == table["throughput_img_s"].max()
 
 
+@pytest.mark.parametrize(("early", "word"), [(False, "per image"), (True, "per prompt")])
+def test_the_table_says_where_the_encoder_runs_per_prompt(
+    early: bool, word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(BoxFill, "encodes_prompts", early)
+    fill = Card("box_fill", "", builder="sambench.variants.baselines:BoxFill", plain_only=True)
+    run = {
+        "batch": 1,
+        "images": 4,
+        "boxes": 8,
+        "seconds": 2.0,
+        "encode_seconds": 0.5,
+        "wait_seconds": 0.0,
+        "status": OK,
+    }
+    job = MeasuringJob(fill, Runtime(device="cpu"), [tmp_path], {})
+    table, _, facts = observe("t", job, THROUGHPUT, lambda *_: (pd.DataFrame([run]), {}))
+    (line,) = throughput_table.lines(FACTS | json.loads(facts["run"]), table).to_dict("records")
+    assert line["encodes"] == word and line["throughput_img_s"] == 2
+    # Where nothing is encoded but prompts, images per second of the encoder would be those of a resize.
+    assert pd.isna(line["encode_img_s"]) if early else line["encode_img_s"] == 8
+
+
 def test_it_goes_on_until_enough_time_has_passed(tasks: list[throughput.ImageBoxes]) -> None:
     (run,) = measure(Steady(), tasks, batches=[1], min_seconds=0.3).to_dict("records")
     assert run["seconds"] >= 0.3 and run["images"] > 6

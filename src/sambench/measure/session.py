@@ -86,7 +86,8 @@ def observe(
     nothing to measure; the ground truth as a variant and variants without boxes take part in it. Gives rows with the
     columns of `schema`, or one row with a status where there is nothing to measure; and facts for the provenance of
     their file: weights_sha256, machine, and run, which is JSON with `weights` (checkpoint, random or none), `decoder`
-    (fast, official or none), `others` (cores that other processes kept busy), `busy`, and what the measurement adds.
+    (fast, official or none), `encodes` (per image or per prompt), `others` (cores that other processes kept busy),
+    `busy`, and what the measurement adds.
     """
     card, runtime, folders = job.card, job.runtime, list(job.folders)
     state = card.availability(folders, runtime)
@@ -136,7 +137,8 @@ def _measure(
                 return as_table([{"status": NO_NETWORK}], schema), {}
             if BOX not in model.prompt_kinds:
                 return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
-            return measurement(model, device)
+            table, extra = measurement(model, device)
+            return table, {"encodes": model.encodes, **extra}
     except (BadWeights, UnsupportedRuntime) as error:
         print(error, file=sys.stderr)
         status = BAD_WEIGHTS if isinstance(error, BadWeights) else UNSUPPORTED_RUNTIME

@@ -16,7 +16,7 @@ from sambench.parquet import read_parquet, read_provenance
 if TYPE_CHECKING:
     from sambench.study import Study
 
-FACTS = ("weights", "decoder", "first_ms", "others", "busy")
+FACTS = ("weights", "decoder", "encodes", "first_ms", "others", "busy")
 
 
 def jobs_of(study: Study, measure: str) -> list[list[str]]:
@@ -30,7 +30,7 @@ def read_measured(
     """For each job its coordinates and facts, and its rows.
 
     The facts are those columns of the tables that are the same for all lines of a job: dataset, variant, runtime,
-    device, threads, weights, decoder, others, busy, first_ms; of these, those that the run has.
+    device, threads, weights, decoder, encodes, others, busy, first_ms; of these, those that the run has.
     """
     for job in jobs:
         path = Path(measured_file(results, stage, *job))

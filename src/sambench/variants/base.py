@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BOX, POINT, BOX_POINT = "box", "point", "box_point"
 TORCH, ONNX = "torch", "onnxruntime"  # engines
 FAST, OFFICIAL = "fast", "official"  # decoders
+PER_IMAGE, PER_PROMPT = "per image", "per prompt"  # how often a variant's encoder runs
 MARGIN = 3  # cells beyond a crop that its last pixel may depend on: a cubic kernel reaches two
 
 
@@ -302,6 +303,11 @@ class Variant(ABC):
     weights_keys: Sequence[str] = ()
     encodes_prompts: bool = False
     decode_chunk: int = 16
+
+    @property
+    def encodes(self) -> str:
+        """How often its encoder runs, for the tables of times."""
+        return PER_PROMPT if self.encodes_prompts else PER_IMAGE
 
     def load_files(self, paths: Sequence[Path]) -> None:
         """Load the checkpoint files of the card, in its order. Baselines have none."""

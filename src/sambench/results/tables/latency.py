@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 STEP = 10  # boxes between two points of the cumulative time
 
-# Times in ms, see `lines`. weights: checkpoint, random or none. first_ms: the first call,
-# compilation included. others: cores that other processes kept busy meanwhile; busy: whether that spoils the timing.
+# Times in ms, see `lines`. weights: checkpoint, random or none. encodes: per image or per prompt. first_ms: the first
+# call, compilation included. others: cores that other processes kept busy meanwhile; busy: whether that spoils the
+# timing.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights", "decoder")],
+        pa.field("encodes", pa.string()),
         pa.field("boxes", pa.int32()),
         *[
             pa.field(n, pa.float64())
@@ -117,7 +119,8 @@ TABLE = Table(
     title="Time of promptable segmentation",
     explanation="Milliseconds for one image and for one more box, and the cumulative time of 10, 20, ... boxes. "
     "busy: others used the machine meanwhile, so times are too long. decoder: official is the mask decoder as "
-    "published, fast the same function with fewer products.",
+    "published, fast the same function with fewer products. encodes: per prompt where prompts enter before the "
+    "encoder; encode_ms is then only the preparing of the image, and decode_ms the whole network.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "boxes"),
     selected=lambda study: "latency" in study["measures"],

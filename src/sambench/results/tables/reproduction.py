@@ -43,6 +43,7 @@ NOTES = {
     "rate": "published as images per second",
     "mask_points": "published with the points at the centres of the masks, not with boxes",
     "token": "published as the most confident mask; its figures fit the single-mask token (docs/published.md)",
+    "five_clicks": "published with five clicks at most per instance, and masks as polygons",
     "four_tokens": "published with the best of all four tokens, the single-mask token included",
 }
 # Where a line is looked up: the columns of a table that its setting names.
@@ -51,9 +52,10 @@ SETTINGS = {
     "accuracy_points": ("prompt", "selection"),
     "accuracy_boxes": ("prompt", "selection"),
     "average_precision": ("detector", "selection"),
+    "interactive": ("protocol", "clicks"),
 }
 # An accuracy belongs to its data set; a time does not depend on it.
-ACCURACIES = ("accuracy_points", "accuracy_boxes", "average_precision")
+ACCURACIES = ("accuracy_points", "accuracy_boxes", "average_precision", "interactive")
 
 # A published figure beside ours, in the unit of our column `metric` of `table`. difference in
 # per cent of the published value; explanation where it is above one; hardware that the published figure was taken on.
@@ -162,7 +164,7 @@ def _matches(figure: Mapping[str, str], table: pd.DataFrame) -> pd.DataFrame:
     if "runtime" in table:
         wanted["runtime"] = figure["runtime"]
     for name, value in wanted.items():
-        table = table[table[name] == value]
+        table = table[table[name].astype(str) == value]
     if figure["kind"]:
         table = table[table["device"].map(is_gpu).astype(bool) == (figure["kind"] == "gpu")]
     return table[table[figure["metric"]].notna()]

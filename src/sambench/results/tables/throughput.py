@@ -13,14 +13,17 @@ from sambench import records
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.table import Table, concat, typed
 from sambench.status import OK
+from sambench.variants.base import PER_PROMPT
 
 if TYPE_CHECKING:
     from sambench.study import Study
 
-# encode_img_s counts the time of the encoder alone; data_wait in per cent of the time.
+# encode_img_s counts the time of the encoder alone, and is empty where it runs per prompt; data_wait in per cent of the
+# time.
 SCHEMA = pa.schema(
     [
         *[pa.field(n, pa.string()) for n in ("dataset", "variant", "runtime", "device", "weights", "decoder")],
+        pa.field("encodes", pa.string()),
         pa.field("batch", pa.int32()),
         pa.field("best", pa.bool_()),
         *[
@@ -52,13 +55,14 @@ def lines(facts: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     images per second, the smaller one of equals.
     """
     rows = []
+    per_prompt = facts.get("encodes") == PER_PROMPT
     for run in runs.to_dict("records"):
         line = {name: value for name, value in {**facts, **run}.items() if name in SCHEMA.names}
         if run["status"] == OK:
             line |= {
                 "n": run["images"],
                 "throughput_img_s": run["images"] / run["seconds"],
-                "encode_img_s": run["images"] / run["encode_seconds"],
+                "encode_img_s": None if per_prompt else run["images"] / run["encode_seconds"],
                 "boxes_per_image": run["boxes"] / run["images"],
                 "data_wait": 100 * run["wait_seconds"] / run["seconds"],
             }
@@ -85,7 +89,8 @@ TABLE = Table(
     order=90,
     title="Throughput",
     explanation="Images per second with their ground-truth boxes, read from disk meanwhile, by batch size; data_wait "
-    "is the share of the time in per cent that the model waited for images.",
+    "is the share of the time in per cent that the model waited for images. encodes: per prompt where prompts enter "
+    "before the encoder, which then has no images per second of its own.",
     schema=SCHEMA,
     key=("dataset", "variant", "runtime", "batch"),
     selected=lambda study: "throughput" in study["measures"],
