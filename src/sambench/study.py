@@ -16,7 +16,7 @@ from typing import Any
 from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
 from sambench.provenance import digest
 from sambench.settings import Settings
-from sambench.variants.cards import Card
+from sambench.variants.cards import CEILING, Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
 CARD_FIELDS = ("builder", "arguments", "prompts", "checkpoints", "plain_only", "onnx", "module", "extra", "like")
@@ -185,19 +185,22 @@ class Study:
         return [str(path) for path in self.cards[variant].weights(self.weights_folders) or []]
 
     def pictured(self) -> list[str]:
-        """The datasets with a gallery: those with prompts from ground truth, where pictures are wanted."""
-        study = self.settings.study
-        wanted = [name for name in self["datasets"] if study.gallery or study.gallery_annotations.get(name)]
-        return [name for name in wanted if any(job.dataset == name for job in self.prompted_jobs())]
+        """The datasets with a gallery."""
+        return list(dict.fromkeys(job[0] for job in self.gallery_jobs()))
 
     def prompted_jobs(self) -> list[Job]:
         """The segany jobs with prompts from ground truth."""
         return [job for job in self.jobs() if self.prompt_types(job.group)]
 
     def gallery_jobs(self) -> list[tuple[str, str, str]]:
-        """(dataset, variant, runtime) of every job that keeps the masks of a gallery."""
-        shown = self.pictured()
-        return list(dict.fromkeys((*job[:3],) for job in self.prompted_jobs() if job.dataset in shown))
+        """(dataset, variant, runtime) of every job that keeps the masks of a gallery, where pictures are wanted.
+
+        The mask of the ceiling is the ground truth, which is shown anyway.
+        """
+        study = self.settings.study
+        shown = [name for name in self["datasets"] if study.gallery or study.gallery_annotations.get(name)]
+        jobs = [job for job in self.prompted_jobs() if job.dataset in shown and job.variant != CEILING]
+        return list(dict.fromkeys((*job[:3],) for job in jobs))
 
     def everything_jobs(self) -> list[EverythingJob]:
         """Every job of segment everything."""

@@ -149,10 +149,10 @@ def small(tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_a_picture_is_the_part_around_the_instance(small: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     _, picks = small
     assert picks["category"].tolist() == ["disk"] * 2
-    # Half of 21 around it, and the last pixel.
-    assert picks["window"].iloc[0] == [9, 0, 52, 40]
+    # Small: of 96 pixels as many as the image has.
+    assert picks["window"].iloc[0] == [0, 0, 60, 40]
     pixels = cv2.imdecode(np.frombuffer(picks["picture"].iloc[0], np.uint8), cv2.IMREAD_COLOR)
-    assert pixels.shape == (round(40 * SIDE / 43), SIDE, 3)
+    assert pixels.shape == (round(40 * SIDE / 60), SIDE, 3)
     np.testing.assert_allclose(pixels, 90, atol=3)
 
 
@@ -191,9 +191,9 @@ def test_masks_are_kept_with_the_scores_of_segany(small: tuple[pd.DataFrame, pd.
     assert [mask[:2] for mask in box["masks"]["eager"]] == [["box_fill", round(100 * rows["iou"].iloc[0], 1)]]
     assert box["without"] == {"eager": ""} and point["without"] == {"eager": "unsupported prompt (box_fill)"}
     assert point["masks"] == {"eager": []} and point["box"] == [] and point["labels"] == [1]
-    scale = SIDE / 43
-    assert box["box"] == [[round(11 * scale), round(10 * scale)], [round(32 * scale), round(31 * scale)]]
-    assert point["points"] == [[round(21 * scale), round(20 * scale)]]
+    scale = SIDE / 60
+    assert box["box"] == [[round(20 * scale), round(10 * scale)], [round(41 * scale), round(31 * scale)]]
+    assert point["points"] == [[round(30 * scale), round(20 * scale)]]
     assert base64.b64decode(box["data"].partition(",")[2]) == picks["picture"].iloc[0]
 
     # Picks that were made again: masks of other ones are refused.

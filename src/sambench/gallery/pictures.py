@@ -13,6 +13,7 @@ from sambench.records import PICKS
 from sambench.results.pictures import jpeg, part_of, window_of
 
 SIDE = 400  # pixels of a picture's longer side
+CONTEXT = 96  # pixels of the image that are shown at least: small objects need what is around them
 QUALITY = 80  # of its JPEG: about 25 kB
 
 
@@ -38,7 +39,7 @@ def pictured(
             instance, prompt = truth.loc[pick.annotation_id], asked[pick.prompt].loc[pick.annotation_id]
             image = files.loc[instance["image_id"]]
             pixels = read_image(image["path"], image["width"], image["height"], view_of(image))
-            window = window_of(instance, pixels.shape[:2])
+            window = window_of(instance, pixels.shape[:2], CONTEXT)
             category = int(instance["category_id"])
             yield {
                 **{name: instance[name] for name in ("annotation_id", "image_id", "area", "rle_size", "rle_counts")},

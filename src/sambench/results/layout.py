@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from sambench.results.table import Table, expanded
 from sambench.status import OK
+from sambench.variants.cards import CEILING as CEILING
 
 NOTHING = "–"
-CEILING = "ground_truth"  # 100 % by definition: no competitor, and beside others it would only shrink their axes
 FIRST, SECOND = "first", "second"
 HEADLINE = "argmax"
 # Columns that are better when higher, by the word that they begin with; and those that are better when lower, by unit.

@@ -70,10 +70,14 @@ def prompt_of(study: Finished, dataset: str, prompt: str, annotation: int) -> di
     return found
 
 
-def window_of(instance: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1: the part of an image of `size` (height, width) around an instance, a row of records.INSTANCES."""
+def window_of(instance: Any, size: tuple[int, int], least: int = 0) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1: the part of an image of `size` (height, width) around an instance, a row of records.INSTANCES.
+
+    least: pixels of its longer side at least, as far as the image has them.
+    """
     height, width = size
-    margin = MARGIN * max(instance["w"], instance["h"], 16)
+    longer = max(instance["w"], instance["h"])
+    margin = max(MARGIN * max(longer, 16), (least - longer) / 2)
     left, top = (int(max(0, instance[side] - margin)) for side in ("x", "y"))
     right = int(min(width, instance["x"] + instance["w"] + margin + 1))
     bottom = int(min(height, instance["y"] + instance["h"] + margin + 1))

@@ -174,12 +174,16 @@ def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
     costs = measured_costs(rows)
     if not costs or rows.empty:
         return None
-    cost, title = next(iter(costs.items()))
     summary = tables.get(FIRST_SCREEN, pd.DataFrame(columns=["variant", "runtime", "licence_weights"]))
     licences = summary.drop_duplicates("variant").set_index("variant")["licence_weights"]
     several = rows["runtime"].nunique() > 1
     fronts = []
     for (dataset, device), part in rows.groupby(["dataset", "device"], sort=False):
+        costs = measured_costs(part)
+        if not costs:
+            continue
+        cost, title = next(iter(costs.items()))
+        name, _, unit = title.rpartition(", ")
         prompt = headlines(part["prompt"])[0]
         found = front(part[(part["prompt"] == prompt) & (part["selection"] == HEADLINE)], cost, "miou")
         lines = [
@@ -192,16 +196,19 @@ def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
             ]
             for row in found.to_dict("records")
         ]
-        machine = "" if device == "not timed" else f", {device}"
-        if lines:
-            fronts.append({"title": f"The front on {dataset}", "words": f"mIoU with {prompt}{machine}", "rows": lines})
-    name, _, unit = title.rpartition(", ")
-    words, numbers = ["variant", *(["runtime"] if several else []), "licence of weights"], ["mIoU, %", f"cost, {unit}"]
-    return {
-        "words": f"No other variant is as accurate at the same cost or less. Cost: {name}.",
-        "columns": [{"title": title, "word": title in words} for title in (*words[:-1], *numbers, words[-1])],
-        "fronts": fronts,
-    }
+        words, numbers = (
+            ["variant", *(["runtime"] if several else []), "licence of weights"],
+            ["mIoU, %", f"cost, {unit}"],
+        )
+        fronts.append(
+            {
+                "title": f"The front on {dataset}",
+                "words": f"mIoU with {prompt}. Cost: {name}{f', {device}' if cost.endswith('_ms') else ''}.",
+                "columns": [{"title": each, "word": each in words} for each in (*words[:-1], *numbers, words[-1])],
+                "rows": lines,
+            }
+        )
+    return {"words": "No other variant is as accurate at the same cost or less.", "fronts": fronts}
 
 
 def machines(tables: Iterable[pd.DataFrame]) -> list[str]:

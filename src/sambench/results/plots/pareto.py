@@ -21,6 +21,7 @@ COSTS = {
 }
 ACCURACY = ("accuracy_boxes", "accuracy_points")
 KEY = ["dataset", "variant", "runtime"]
+NOT_TIMED = "not timed"
 BELOW = 34  # pixels from an axis to the middle of its title
 
 
@@ -50,7 +51,9 @@ def costs_beside_accuracy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         rows = _joined(rows, rates.assign(batch_ms=1000 / rates["throughput_img_s"]), KEY, ["batch_ms", "device"])
     if "efficiency" in tables:
         rows = _joined(rows, tables["efficiency"], ["variant"], ["flops_g", "params_m"])
-    return rows.assign(device=rows["device"].fillna("not timed"))
+    # Counts hold on any machine: what was not timed stands with the first one.
+    timed = rows["device"].dropna()
+    return rows.assign(device=rows["device"].fillna(NOT_TIMED if timed.empty else timed.iloc[0]))
 
 
 def _joined(rows: pd.DataFrame, other: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
@@ -96,6 +99,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
     )
     menu = alt.binding_select(options=list(costs), labels=list(costs.values()), name="cost")
     chosen = alt.param(name="chosen_cost", value=next(iter(costs)), bind=menu if len(costs) > 1 else alt.Undefined)
+    # What a reader sees at first has numbers: data sets that were timed come first.
+    rows = rows.sort_values(next(iter(costs)), key=lambda cost: cost.isna(), kind="stable")
     panel = front_panel(inline(rows), rows, cost="cost", titles=(" ", "mIoU, %"), height=HEIGHT, **look)
     panel = choose(panel, rows, ["dataset", "device", "prompt", "selection", "runtime"], everything=["runtime"])
     panel = panel.transform_calculate(cost="datum[chosen_cost]")

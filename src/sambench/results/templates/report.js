@@ -126,7 +126,7 @@ function drawing(picture, mask) {
   const [from, to] = picture.box;
   if (from) parts.push(draw("rect", {class: "prompt", x: from[0], y: from[1], width: to[0] - from[0], height: to[1] - from[1]}));
   picture.points.forEach(([cx, cy], k) =>
-    parts.push(draw("circle", {class: picture.labels[k] ? "point" : "point outside", cx, cy, r: 7})));
+    parts.push(draw("circle", {class: picture.labels[k] ? "point" : "point outside", cx, cy, r: 5})));
   return draw("svg", {viewBox: `0 0 ${picture.width} ${picture.height}`, "aria-hidden": "true"}, ...parts);
 }
 
