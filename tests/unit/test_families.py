@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from sambench.errors import BadWeights
 from sambench.parity.models import load_cards
 from sambench.variants.base import Features, MaskCandidates, Prompts, Runtime
 from sambench.variants.efficient_sam import PointEncoder, build_efficient_sam, six_points
@@ -28,6 +29,7 @@ from sambench.variants.sam2 import (
     Sam2Network,
     Sam2Variant,
     build_sam3_tracker,
+    build_sam31,
     sam2_renamer,
     stable_single,
 )
@@ -303,6 +305,78 @@ def test_positional_encodings_survive_bfloat16_unrounded() -> None:
     for key, value in variant.module.prompt_encoder.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert next(variant.module.mask_decoder.parameters()).dtype == torch.bfloat16
+
+
+def test_sam31_takes_the_layout_of_the_official_code_and_refuses_a_head_for_clicks_that_is_not_there() -> None:
+    """Shapes by the official modules: sam3/model/vitdet.py, necks.py, sam/prompt_encoder.py and mask_decoder.py."""
+
+    def linear(key: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{key}.weight": (outputs, inputs), f"{key}.bias": (outputs,)}
+
+    def pair(key: str, *shape: int, bias: int | None = None) -> dict[str, tuple[int, ...]]:
+        return {f"{key}.weight": shape, f"{key}.bias": (shape[0] if bias is None else bias,)}
+
+    vision, head = "detector.backbone.vision_backbone.", "tracker.model.interactive_sam_"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{vision}trunk.pos_embed": (1, 577, 1024),
+        f"{vision}trunk.patch_embed.proj.weight": (1024, 3, 14, 14),
+        **pair(f"{vision}trunk.ln_pre", 1024),
+        "detector.transformer.anything": (3,),
+        f"{vision}convs.0.conv_1x1.weight": (256, 256, 1, 1),
+        "tracker.model.sam_mask_decoder.iou_token.weight": (16, 256),
+        "tracker.model.interactive_obj_ptr_proj.layers.0.weight": (256, 256),
+        "tracker.model.interactivity_no_mem_embed": (1, 1, 256),
+    }
+    for i in range(32):
+        block = f"{vision}trunk.blocks.{i}."
+        shapes |= pair(f"{block}norm1", 1024) | pair(f"{block}norm2", 1024) | {f"{block}attn.freqs_cis": (576, 32)}
+        shapes |= linear(f"{block}attn.qkv", 3072, 1024) | linear(f"{block}attn.proj", 1024, 1024)
+        shapes |= linear(f"{block}mlp.fc1", 4736, 1024) | linear(f"{block}mlp.fc2", 1024, 4736)
+    neck = f"{vision}interactive_convs."
+    shapes |= pair(f"{neck}0.dconv_2x2_0", 1024, 512, 2, 2, bias=512)
+    shapes |= pair(f"{neck}0.dconv_2x2_1", 512, 256, 2, 2, bias=256)
+    shapes |= pair(f"{neck}1.dconv_2x2", 1024, 512, 2, 2, bias=512)
+    for i, width in enumerate((256, 512, 1024, 1024)):
+        shapes |= pair(f"{neck}{i}.conv_1x1", 256, width, 1, 1) | pair(f"{neck}{i}.conv_3x3", 256, 256, 3, 3)
+    prompt = f"{head}prompt_encoder."
+    shapes |= {f"{prompt}pe_layer.positional_encoding_gaussian_matrix": (2, 128)}
+    names = [*(f"point_embeddings.{i}" for i in range(4)), "not_a_point_embed", "no_mask_embed"]
+    shapes |= {f"{prompt}{name}.weight": (1, 256) for name in names}
+    for i, shape in ((0, (4, 1, 2, 2)), (1, (4,)), (3, (16, 4, 2, 2)), (4, (16,)), (6, (256, 16, 1, 1))):
+        shapes |= pair(f"{prompt}mask_downscaling.{i}", *shape)
+    mask = f"{head}mask_decoder."
+    attentions = {"self_attn": 256, "cross_attn_token_to_image": 128, "cross_attn_image_to_token": 128}
+    places = {f"layers.{i}.{name}": width for i in (0, 1) for name, width in attentions.items()}
+    for place, width in (places | {"final_attn_token_to_image": 128}).items():
+        for name in "qkv":
+            shapes |= linear(f"{mask}transformer.{place}.{name}_proj", width, 256)
+        shapes |= linear(f"{mask}transformer.{place}.out_proj", 256, width)
+    for i in (0, 1):
+        for norm in (1, 2, 3, 4):
+            shapes |= pair(f"{mask}transformer.layers.{i}.norm{norm}", 256)
+        shapes |= linear(f"{mask}transformer.layers.{i}.mlp.lin1", 2048, 256)
+        shapes |= linear(f"{mask}transformer.layers.{i}.mlp.lin2", 256, 2048)
+    shapes |= pair(f"{mask}transformer.norm_final_attn", 256)
+    shapes |= {f"{mask}{name}.weight": (n, 256) for name, n in (("iou_token", 1), ("mask_tokens", 4))}
+    shapes |= {f"{mask}obj_score_token.weight": (1, 256)}
+    shapes |= pair(f"{mask}output_upscaling.0", 256, 64, 2, 2, bias=64) | pair(f"{mask}output_upscaling.1", 64)
+    shapes |= pair(f"{mask}output_upscaling.3", 64, 32, 2, 2, bias=32)
+    shapes |= pair(f"{mask}conv_s0", 32, 256, 1, 1) | pair(f"{mask}conv_s1", 64, 256, 1, 1)
+    heads = {f"output_hypernetworks_mlps.{i}": 32 for i in range(4)}
+    for name, outputs in (heads | {"iou_prediction_head": 4, "pred_obj_score_head": 1}).items():
+        for layer, size in enumerate((256, 256, outputs)):
+            shapes |= linear(f"{mask}{name}.layers.{layer}", size, 256)
+    published = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    with torch.device("meta"):
+        variant = build_sam31(CPU)
+    variant.name = "sam3.1"
+    variant.load_official(published, "sam3.1_multiplex.pt")
+    ours = {key: value.shape for key, value in variant.rename(published).items()}
+    assert ours == {key: value.shape for key, value in variant.module.state_dict().items()}
+    # The names of SAM 3, by which a load that is not strict would find nothing.
+    other = {key.replace("interactive_sam_", "sam_"): value for key, value in published.items()}
+    with pytest.raises(BadWeights, match="missing"):
+        variant.load_official(other, "sam3.pt")
 
 
 def test_sam3_takes_the_layout_of_its_authors() -> None:

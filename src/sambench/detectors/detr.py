@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sambench.detectors.base import BoxDetector, Detections
+from sambench.detectors.classes import coco_names
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
 
@@ -28,6 +29,7 @@ SIGMOID_FAMILIES = frozenset(
 )
 
 
+SIDES = {"rf_detr": 560}  # of the input of a network without files, where 640 does not fit its windows
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -148,10 +150,34 @@ def _only_local(folder: Path) -> Iterator[None]:
 
 
 class DetrDetector(HubDetector):
-    """A detector of fixed classes, named by `id2label` of its config.json."""
+    """A detector of fixed classes, named by `id2label` of its config.json.
+
+    model_type: what config.json would say; with it the network can be built without files, in the size that
+        transformers takes where nothing is said, whatever the size of the card.
+    """
 
     auto = "AutoModelForObjectDetection"
     families = SIGMOID_FAMILIES
+
+    def __init__(self, runtime: Runtime, limit: int, model_type: str = "") -> None:
+        super().__init__(runtime, limit)
+        self.model_type = model_type
+
+    def start_random(self) -> None:
+        if not self.model_type:
+            super().start_random()
+        import transformers
+
+        names = dict(enumerate(coco_names()))
+        with _only_local(Path(self.name)), torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            config = transformers.AutoConfig.for_model(
+                self.model_type, id2label=names, label2id={name: i for i, name in names.items()}
+            )
+            self.module = getattr(transformers, self.auto).from_config(config)
+            side = SIDES.get(self.model_type, 640)
+            self.processor = transformers.RTDetrImageProcessor(size={"height": side, "width": side})
+        self.module.eval().requires_grad_(False).to(self.device)
 
     def choose_classes(self, wanted: Sequence[str]) -> Sequence[str]:
         labels = self.module.config.id2label
@@ -167,6 +193,6 @@ class DetrDetector(HubDetector):
         ]
 
 
-def build_detr(runtime: Runtime, limit: int = 300) -> DetrDetector:
+def build_detr(runtime: Runtime, limit: int = 300, model_type: str = "") -> DetrDetector:
     """A detector of fixed classes; the best `limit` pairs of query and class of an image."""
-    return DetrDetector(runtime, limit)
+    return DetrDetector(runtime, limit, model_type)

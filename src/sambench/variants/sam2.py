@@ -124,12 +124,43 @@ SAM3_DROPPED = [
 ]
 
 
-def sam2_renamer(renames: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Official keys -> those of Sam2Network: the encoder's `renames`, the decoder's, and video dropped.
+# SAM 3.1 is published in the layout of the official code alone. Its head for points and boxes lies beside the tracker
+# of many objects at once, under names of its own; a load that is not strict would leave it random.
+_TRUNK31 = r"^detector\.backbone\.vision_backbone\.trunk\."
+_NECK31 = r"^detector\.backbone\.vision_backbone\.interactive_convs\.(\d)\."
+SAM31_RENAMES = [
+    (r"^tracker\.model\.interactive_(sam_\w+)\.", r"\1."),
+    (r"^tracker\.model\.interactivity_no_mem_embed$", "no_mem_embed"),
+    (_TRUNK31 + r"pos_embed$", "vision_encoder.backbone.embeddings.position_embeddings"),
+    (_TRUNK31 + r"patch_embed\.proj\.", "vision_encoder.backbone.embeddings.patch_embeddings.projection."),
+    (_TRUNK31 + r"ln_pre\.", "vision_encoder.backbone.layer_norm."),
+    (_TRUNK31 + r"blocks\.(\d+)\.norm(\d)\.", r"vision_encoder.backbone.layers.\1.layer_norm\2."),
+    (_TRUNK31 + r"blocks\.(\d+)\.attn\.qkv\.", r"vision_encoder.backbone.layers.\1.attention.qkv."),
+    (_TRUNK31 + r"blocks\.(\d+)\.attn\.proj\.", r"vision_encoder.backbone.layers.\1.attention.o_proj."),
+    (_TRUNK31 + r"blocks\.(\d+)\.mlp\.", r"vision_encoder.backbone.layers.\1.mlp."),
+    (_NECK31 + r"dconv_2x2(?:_0)?\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.0."),
+    (_NECK31 + r"dconv_2x2_1\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.2."),
+    (_NECK31 + r"conv_1x1\.", r"vision_encoder.neck.fpn_layers.\1.proj1."),
+    (_NECK31 + r"conv_3x3\.", r"vision_encoder.neck.fpn_layers.\1.proj2."),
+    (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin1\.", r"\1.mlp.proj_in."),
+    (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin2\.", r"\1.mlp.proj_out."),
+]  # fmt: skip
+SAM31_DROPPED = [
+    r"^detector\.(?!backbone\.vision_backbone\.(trunk|interactive_convs)\.)",
+    _TRUNK31 + r"blocks\.\d+\.attn\.(freqs_cis|relative_coords)$",
+    r"^detector\.backbone\.vision_backbone\.interactive_convs\.3\.",
+    r"^tracker\.(?!model\.(interactive_sam_|interactivity_no_mem_embed$))",
+]
+
+
+def sam2_renamer(
+    renames: Sequence[tuple[str, str]], dropped: Sequence[str] = VIDEO_KEYS
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Official keys -> those of Sam2Network: the encoder's `renames`, the decoder's, and video `dropped`.
 
     The embeddings of the four point labels are one table in transformers.
     """
-    rename = renamer([*renames, *DECODER_RENAMES], VIDEO_KEYS)
+    rename = renamer([*renames, *DECODER_RENAMES], dropped)
 
     def convert(state: Mapping[str, Any]) -> dict[str, Any]:
         ours = rename(state)
@@ -139,6 +170,20 @@ def sam2_renamer(renames: Sequence[tuple[str, str]]) -> Callable[[Mapping[str, A
         return ours
 
     return convert
+
+
+def rename_sam31(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of SAM 3.1's file -> those of Sam2Network: the three projections apart, no position of a class token."""
+    ours: dict[str, Any] = {}
+    for key, value in sam2_renamer(SAM31_RENAMES, SAM31_DROPPED)(state).items():
+        if ".attention.qkv." in key:
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                ours[key.replace(".qkv.", f".{name}_proj.")] = part
+        elif key.endswith(".position_embeddings"):
+            ours[key] = value[:, 1:]
+        else:
+            ours[key] = value
+    return ours
 
 
 class AllTokensDecoder(Sam2MaskDecoder):
@@ -325,9 +370,18 @@ def build_edge_tam(runtime: Runtime) -> Sam2Variant:
     return Sam2Variant(Sam2Network(encoder), runtime, sam2_renamer(EDGE_TAM_RENAMES))
 
 
+def build_sam31(runtime: Runtime) -> Sam3Variant:
+    """SAM 3.1's point and box model: the network of SAM 3's, from the file of the official code."""
+    return Sam3Variant(sam3_network(), runtime, rename_sam31, pixel_size=1008)
+
+
 def build_sam3_tracker(runtime: Runtime) -> Sam3Variant:
-    """SAM 3's point and box model: the Perception Encoder at 1008 pixels with SAM 2's decoder."""
+    """SAM 3's point and box model, from its file in transformers' layout."""
+    return Sam3Variant(sam3_network(), runtime, renamer(SAM3_RENAMES, SAM3_DROPPED), pixel_size=1008)
+
+
+def sam3_network() -> Sam2Network:
+    """The Perception Encoder at 1008 pixels with SAM 2's decoder."""
     encoder = Sam3VisionModel(Sam3VisionConfig(scale_factors=[4.0, 2.0, 1.0]))
     encoder.neck.register_module("position_encoding", NoPositions())
-    network = Sam2Network(encoder, pixel_size=1008, patch_size=14)
-    return Sam3Variant(network, runtime, renamer(SAM3_RENAMES, SAM3_DROPPED), pixel_size=1008)
+    return Sam2Network(encoder, pixel_size=1008, patch_size=14)
