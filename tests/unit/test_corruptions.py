@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from sambench import masks
+from sambench.config import read_registries, read_study
 from sambench.corruptions import (
     CLEAN,
     COMMON,
@@ -27,6 +28,7 @@ from sambench.corruptions import (
     scaled_mask,
     stream,
 )
+from sambench.downloads.catalogue import retrievals
 from sambench.downloads.textures import CHECKPOINTS, textures
 from sambench.evaluate.segany import plan
 from sambench.measure.corruptions import Source, measure, resized
@@ -238,6 +240,17 @@ def test_what_is_changed_follows_from_the_settings(tmp_path: Path) -> None:
     assert [path.name for path in textures([tmp_path, tmp_path / "b"])] == [
         f"frost{k}.{'png' if k < 4 else 'jpg'}" for k in range(1, 6)
     ]
+
+
+def test_a_study_of_corruptions_fetches_weights_and_photographs() -> None:
+    config = read_registries()
+    config["study"] = {**config["study"], "prompt_groups": [], "measures": ["corruptions"]}
+    found = retrievals(read_study(config))
+    assert found["variants/mobilesam"].wanted, "without weights there is no accuracy"
+    photographs = found["textures/frost"]
+    assert photographs.wanted and photographs.checkpoints == CHECKPOINTS
+    config["corruptions"] = {**config["corruptions"], "names": ["fog"]}
+    assert "textures/frost" not in retrievals(read_study(config))
 
 
 def rows_of(**ious: list[float]) -> pd.DataFrame:
