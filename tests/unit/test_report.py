@@ -13,7 +13,8 @@ from sambench.results.drawing import write
 from sambench.results.figure import all_figures, selected_figures
 from sambench.results.front import front
 from sambench.results.latex import escape, latex
-from sambench.results.layout import FIRST, SECOND, lay_out
+from sambench.results.layout import FIRST, SECOND, four_digits, lay_out
+from sambench.results.report import best
 from sambench.results.table import all_tables, find_table, typed
 
 # Four variants: c is beaten by b, and d, which costs most, is the best.
@@ -117,3 +118,38 @@ def test_without_numbers_a_figure_says_so(figure: str) -> None:
     tables = {name: accuracy(a=None) if name == "accuracy_boxes" else typed([], find_table(name).schema)
               for name in all_figures()[figure].takes}  # fmt: skip
     assert all_figures()[figure].drawn(tables).static is not None
+
+
+def test_where_only_one_data_set_was_timed_each_has_its_front_and_the_figure_starts_with_numbers() -> None:
+    quality = {name: value for name, (_, value) in POINTS.items()}
+    untimed, timed = accuracy(**quality), accuracy(**quality).assign(dataset="timed")
+    keys = {"dataset": "timed", "runtime": "eager", "boxes": 1, "device": "M", "status": "ok"}
+    times = [keys | {"variant": name, "segany_ms": 1000 * cost} for name, (cost, _) in POINTS.items()]
+    counts = [{"variant": name, "flops_g": cost, "status": "ok"} for name, (cost, _) in POINTS.items()]
+    tables = {
+        "accuracy_boxes": pd.concat([untimed, timed], ignore_index=True),
+        "latency": typed(times, find_table("latency").schema),
+        "efficiency": typed(counts, find_table("efficiency").schema),
+    }
+    found = best(tables)
+    assert found is not None
+    first, second = found["fronts"]
+    assert [column["title"] for column in first["columns"]][1:3] == ["mIoU, %", "cost, GFLOPs"]
+    assert [row[:3] for row in first["rows"]] == [
+        ["a", "50.0", "10.00"],
+        ["b", "60.0", "20.00"],
+        ["d", "70.0", "40.00"],
+    ]
+    assert [row[2] for row in second["rows"]] == ["10,000", "20,000", "40,000"]
+    shown = all_figures()["pareto"].drawn(tables).for_report.to_dict(validate=False)
+    chosen = {param["name"]: param["value"] for param in shown["params"]}
+    assert chosen["chosen_dataset"] == "timed" and "chosen_device" not in chosen
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [four_digits(value) for value in (15623.4, 1234.5, 46.214, 0.012342, 0.0)] == [
+        *("15,623", "1234", "46.21", "0.01234", "0"),
+    ]
+    rows = accuracy(a=50.0, b=60.0)
+    rows["instances"] = [36781.0, None, 214.0, None]
+    assert cells(rows)["instances"] == ["36,781", "214"]

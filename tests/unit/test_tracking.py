@@ -278,3 +278,9 @@ def test_times_are_those_of_the_jobs(tmp_path: Path) -> None:
         record.write_text(json.dumps({"stage": "segany", "arguments": {}} | times))
     files = [tmp_path / "segany" / "d" / f"{number}.parquet" for number in range(4)]
     assert list(building.job_times(tmp_path, files)) == [(5, 9), (7, 12)]
+
+
+def test_the_view_shows_the_headline_prompts_first() -> None:
+    names = ["params_m", "miou/tight_box", "miou/box", "miou/random_1", "miou/mask_center", "ap/yolo", "ap_small/yolo"]
+    run = building.Run("k", "n", {}, {(name, 0): 1.0 for name in names}, {})
+    assert building.columns([run]) == ["miou/box", "miou/mask_center", "ap/yolo", "params_m"]

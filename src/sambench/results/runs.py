@@ -15,6 +15,7 @@ from sambench.jobs import EverythingJob, Job, efficiency_file, measured_file
 from sambench.parquet import read_provenance
 from sambench.provenance import digest, read_libraries
 from sambench.results.table import Table
+from sambench.results.tables.summary import headlines
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, NOT_INSTALLED, OK, OUT_OF_MEMORY
 
 KEY = ("dataset", "variant", "runtime")
@@ -208,9 +209,10 @@ def parent(
 
 
 def columns(runs: Sequence[Run]) -> list[str]:
-    """The metrics that the view of a campaign shows: the accuracy of its first prompts, then time and size."""
+    """The metrics that the view of a campaign shows: the accuracy of its headline prompts, then time and size."""
     present = list(dict.fromkeys(name for run in runs for name, _ in run.metrics))
-    firsts = ("miou/box", "miou/", "ap/", "ar_1000/", "latency/segany_ms", "ms_per_image/")
+    prompts = headlines(name.removeprefix("miou/") for name in present if name.startswith("miou/"))
+    firsts = (*(f"miou/{prompt}" for prompt in prompts), "ap/", "ar_1000/", "latency/segany_ms", "ms_per_image/")
     found = []
     for first in (*firsts, "latency/peak_memory_mib", "params_m"):
         found += [name for name in present if name.startswith(first) and name not in found][:1]
