@@ -17,11 +17,15 @@ import pytest
 import torch
 import transformers as hf
 
+from sambench.config import read_registries
+from sambench.detectors import detr
 from sambench.detectors.base import Detections
 from sambench.detectors.detr import HubDetector, build_detr
 from sambench.detectors.grounding import build_grounding, make_texts, phrase
 from sambench.errors import InputError
 from sambench.variants.base import Runtime
+
+CARDS = read_registries(["detectors"])["detectors"].values()
 
 CPU = Runtime(device="cpu")
 NAMES = ["person", "N/A", "sofa", "dog", "cup"]
@@ -152,6 +156,26 @@ def test_a_backbone_that_has_only_a_name_needs_no_network(tmp_path: Path) -> Non
     processor = hf.DeformableDetrImageProcessor(**SQUARE)
     detector = load(build_detr(CPU), save(tmp_path / "named", hf.AutoModelForObjectDetection, config, processor))
     assert len(detector.detect([detector.prepare(IMAGE)])[0].scores) == 100  # 20 queries of 5 classes
+
+
+def test_a_network_without_files_starts_at_random_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cards name a kind of transformers, in that one's own size."""
+    monkeypatch.setitem(detr.SIDES, "d_fine", 128)
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    found = []
+    for _ in range(2):
+        detector = build_detr(Runtime(device="cpu", threads=1), model_type="d_fine")
+        detector.start_random()
+        assert detector.choose_classes([])[:2] == ["person", "bicycle"]
+        (boxes,) = detector.detect([detector.prepare(image)])
+        found.append(boxes)
+    assert len(found[0].scores) == 300 and np.isfinite(found[0].boxes).all()
+    assert np.array_equal(found[0].boxes, found[1].boxes) and np.array_equal(found[0].scores, found[1].scores)
+    assert {card["arguments"]["model_type"] for card in CARDS if "model_type" in card.get("arguments", {})} == {
+        "d_fine", "rf_detr", "deimv2",
+    } < detr.SIGMOID_FAMILIES  # fmt: skip
+    with pytest.raises(InputError, match="a network that can be built without files"):
+        build_detr(Runtime(device="cpu")).start_random()
 
 
 def broken(folder: Path, tmp_path: Path) -> Path:
