@@ -226,13 +226,21 @@ def changed(folder: Folder, dice: random.Random) -> str:
     before = folder.tables()
     folder.annotate(height=9)
     folder.finish()
-    other = Folder(folder.path / "fresh", height=9)
+    other = Folder(Path(tempfile.mkdtemp(prefix="fresh-", dir=folder.path)) / "study", height=9)
     other.finish()
     if folder.tables() != other.tables() or folder.tables() == before:
         raise Failed("changed annotations do not give the tables of a fresh run")
     folder.annotate(height=4)
     folder.finish()
     return "followed"
+
+
+def clock(folder: Folder, dice: random.Random) -> str:
+    """The clock goes backwards: results are a day younger than annotations that change after them."""
+    for file in folder.results.rglob("*"):
+        ahead = file.stat().st_mtime + 86_400
+        os.utime(file, (ahead, ahead))
+    return changed(folder, dice)
 
 
 def disk(folder: Folder, dice: random.Random) -> str:
@@ -259,7 +267,7 @@ def disk(folder: Folder, dice: random.Random) -> str:
 
 
 SCENARIOS: dict[str, Callable[[Folder, random.Random], str]] = {
-    "removed": removed, "twice": twice, "together": together, "changed": changed, "disk": disk,
+    "removed": removed, "twice": twice, "together": together, "changed": changed, "clock": clock, "disk": disk,
 }  # fmt: skip
 
 
