@@ -171,7 +171,7 @@ def test_no_study_takes_the_name_of_a_folder_that_studies_share(root: Path) -> N
 
 
 def test_limits_of_a_study(registries: dict[str, Any]) -> None:
-    config = changed(registries, "study/datasets", ["scenes", "coco_subset"])
+    config = changed(registries, "study/datasets", ["scenes", "coco_mini"])
     config = changed(config, "study/variants", ["box_fill", "mobilesam"])
     config = changed(config, "study/runtimes", ["eager", "fast"])
     config = changed(config, "study/prompt_groups", ["ground_truth", "found"])
@@ -182,7 +182,7 @@ def test_limits_of_a_study(registries: dict[str, Any]) -> None:
         "study/only",
         {
             "fast": {"variants": ["mobilesam"]},
-            "yolov8s": {"datasets": ["coco_subset"]},
+            "yolov8s": {"datasets": ["coco_mini"]},
             "grid_16": {"datasets": ["scenes"], "runtimes": ["eager"]},
             "latency": {"datasets": ["scenes"], "variants": ["box_fill"]},
         },
@@ -190,12 +190,12 @@ def test_limits_of_a_study(registries: dict[str, Any]) -> None:
     study = read_study(config)
     assert len(study.jobs()) == 2 * 2 * 3, "every dataset and group, with three pairs of variant and runtime"
     assert ("box_fill", "fast") not in {(job.variant, job.runtime) for job in study.jobs()}
-    assert study.detectors_on("scenes") == ["yolov8n"] and study.detectors_on("coco_subset") == ["yolov8n", "yolov8s"]
+    assert study.detectors_on("scenes") == ["yolov8n"] and study.detectors_on("coco_mini") == ["yolov8n", "yolov8s"]
     grids = [job for job in study.everything_jobs() if job.sampler == "grid_16"]
     assert {(job.dataset, job.runtime) for job in grids} == {("scenes", "eager")} and len(grids) == 2
     assert study.measuring_jobs("latency") == [("scenes", "box_fill", "eager")]
-    config = changed(config, "study/only/yolov8n", {"datasets": ["coco_subset"]})
-    assert {job.dataset for job in read_study(config).jobs() if job.group == "found"} == {"coco_subset"}
+    config = changed(config, "study/only/yolov8n", {"datasets": ["coco_mini"]})
+    assert {job.dataset for job in read_study(config).jobs() if job.group == "found"} == {"coco_mini"}
 
 
 def test_an_unknown_key_comes_before_what_is_missing_for_it(registries: dict[str, Any]) -> None:

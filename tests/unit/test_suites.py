@@ -44,7 +44,7 @@ def test_a_suite_names_data_sets_and_has_a_name_of_its_own() -> None:
     with pytest.raises(InputError, match=r"suites\.mine: expected names of the registry `datasets`, found scene"):
         study_of("scenes", suites={"mine": ["scene"]})
     with pytest.raises(InputError, match=r"suites\.scenes: expected a name that no dataset has"):
-        study_of("scenes", suites={"scenes": ["coco_subset"]})
+        study_of("scenes", suites={"scenes": ["coco_mini"]})
     with pytest.raises(InputError, match=r"study\.datasets: expected a name of the registry"):
         study_of("no_suite")
     with pytest.raises(InputError, match=r"suites\.mine"):
