@@ -33,6 +33,7 @@ rule gallery_pick:
     resources:
         mem_mb=memory("tables"),
         runtime=limit("gallery"),
+        **SITE_OPTIONS,
     params:
         code=code("gallery_pick"),
         plan=paired.plan(study),
@@ -59,8 +60,10 @@ rule gallery_masks:
     threads: threads_of
     resources:
         gpu=gpu_of,
+        **gpu_options(gpu_of),
         mem_mb=memory("gallery"),
         runtime=limit("gallery"),
+        **SITE_OPTIONS,
     params:
         code=lambda wildcards: model_code("gallery", [wildcards.variant], wildcards.runtime),
         model=model_of,
