@@ -20,6 +20,8 @@ from sambench.prefetch import WORKERS, prefetch
 from sambench.progress import track
 from sambench.records import BOXES
 
+_PART = 200_000  # boxes that are cut at once
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -144,14 +146,22 @@ def import_boxes(
     doubts = _doubts(path, image_ids, scores, xywh, document)
     if warnings is not None:
         warnings |= doubts
-    order = np.argsort(image_ids, kind="stable")
-    wanted = images["image_id"].to_numpy()
-    starts, ends = (np.searchsorted(image_ids, wanted, side, sorter=order) for side in ("left", "right"))
-    parts = []
-    for row, start, end in zip(images.itertuples(index=False), starts, ends, strict=True):
-        own = order[start:end]
-        parts.append(_best(row.image_id, ids[own], _cut(xywh[own], row.width, row.height), scores[own], limits))
-    return _table(parts)
+    pictures = images.sort_values("image_id")
+    wanted = pictures["image_id"].to_numpy()
+    rows = np.flatnonzero(np.isin(image_ids, wanted) & (scores >= limits.score_threshold))
+    # By image and there best first, those of equal score in the order given.
+    order = rows[np.lexsort((-scores[rows], image_ids[rows]))]
+    sorted_ids = image_ids[order]
+    starts = np.searchsorted(sorted_ids, wanted)
+    order = order[np.arange(len(order)) - starts[np.searchsorted(wanted, sorted_ids)] < limits.top_k]
+    place = np.searchsorted(wanted, image_ids[order])
+    sizes = pictures[["width", "height"]].to_numpy(dtype=np.float64)
+    kept = xywh[order]
+    for start in range(0, len(kept), _PART):
+        part = slice(start, start + _PART)
+        kept[part] = _cut(kept[part], sizes[place[part]])
+    columns = {"image_id": image_ids[order], "category_id": ids[order], **dict(zip("xywh", kept.T, strict=True))}
+    return pd.DataFrame({**columns, "score": scores[order]}, copy=False)[BOXES.names]
 
 
 def _columns(
@@ -198,9 +208,9 @@ def _doubts(
     return warnings
 
 
-def _cut(xywh: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(K, 4) x, y, w, h -> the same inside the image. What is inside is not computed anew: it would round."""
-    size = np.array([width, height], dtype=np.float64)
+def _cut(xywh: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(K, 4) x, y, w, h and (K, 2) width, height of their images -> the same inside the image. What is inside is not
+    computed anew: it would round."""
     low = xywh[:, :2].clip(0, size)
     high = (xywh[:, :2] + xywh[:, 2:]).clip(0, size)
     outside = (low != xywh[:, :2]) | (high != xywh[:, :2] + xywh[:, 2:])
