@@ -148,12 +148,7 @@ def import_boxes(
         warnings |= doubts
     pictures = images.sort_values("image_id")
     wanted = pictures["image_id"].to_numpy()
-    rows = np.flatnonzero(np.isin(image_ids, wanted) & (scores >= limits.score_threshold))
-    # By image and there best first, those of equal score in the order given.
-    order = rows[np.lexsort((-scores[rows], image_ids[rows]))]
-    sorted_ids = image_ids[order]
-    starts = np.searchsorted(sorted_ids, wanted)
-    order = order[np.arange(len(order)) - starts[np.searchsorted(wanted, sorted_ids)] < limits.top_k]
+    order = _best_first(image_ids, scores, wanted, limits)
     place = np.searchsorted(wanted, image_ids[order])
     sizes = pictures[["width", "height"]].to_numpy(dtype=np.float64)
     kept = xywh[order]
@@ -162,6 +157,18 @@ def import_boxes(
         kept[part] = _cut(kept[part], sizes[place[part]])
     columns = {"image_id": image_ids[order], "category_id": ids[order], **dict(zip("xywh", kept.T, strict=True))}
     return pd.DataFrame({**columns, "score": scores[order]}, copy=False)[BOXES.names]
+
+
+def _best_first(image_ids: np.ndarray, scores: np.ndarray, wanted: np.ndarray, limits: Limits) -> np.ndarray:
+    """(K,) the kept boxes of the wanted images: by image and there best first, those of equal score in the order given.
+
+    wanted: ids of images, sorted.
+    """
+    rows = np.flatnonzero(np.isin(image_ids, wanted) & (scores >= limits.score_threshold))
+    order: np.ndarray = rows[np.lexsort((-scores[rows], image_ids[rows]))]
+    found = image_ids[order]
+    rank = np.arange(len(order)) - np.searchsorted(found, wanted)[np.searchsorted(wanted, found)]
+    return order[rank < limits.top_k]
 
 
 def _columns(

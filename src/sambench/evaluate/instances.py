@@ -7,8 +7,9 @@ The ground truth is the dataset's own annotation file, and the rules are those o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def only_crowds(truth: Truth) -> bool:
 def box_precision(truth: Truth, boxes: pd.DataFrame, *, class_agnostic: bool = False) -> dict[str, float]:
     """AP of boxes, columns of records.BOXES: the numbers of STATISTICS in per cent, absent where undefined."""
     evaluator = Evaluator(truth.categories, BBOX, truth.rules, class_agnostic=class_agnostic)
-    xywh = boxes[["x", "y", "w", "h"]].to_numpy().tolist()
-    _add(evaluator, truth, boxes, [{"bbox": box} for box in xywh], truth.images)
+    xywh = boxes[["x", "y", "w", "h"]].to_numpy()
+    _add(evaluator, truth, boxes, lambda own: [{"bbox": box} for box in xywh[own].tolist()], truth.images)
     return _per_cent(evaluator.finish().statistics)
 
 
@@ -67,11 +68,7 @@ def mask_precision(
             statuses[key].update(rows["status"])
             kept = rows[rows["status"] == OK]
             sizes, counts = kept["rle_size"].to_numpy(), kept["rle_counts"].to_numpy()
-            geometries = [
-                {"segmentation": {"size": [int(side) for side in size], "counts": runs}}
-                for size, runs in zip(sizes, counts, strict=True)
-            ]
-            _add(evaluator, truth, kept, geometries, images)
+            _add(evaluator, truth, kept, partial(_run_lengths, sizes, counts), images)
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for key, evaluator in evaluators.items():
         reasons = statuses[key]
@@ -81,21 +78,32 @@ def mask_precision(
     return lines
 
 
+def _run_lengths(sizes: np.ndarray, counts: np.ndarray, own: np.ndarray) -> list[dict[str, Any]]:
+    """The masks of some rows as detections have them."""
+    return [
+        {"segmentation": {"size": [int(side) for side in size], "counts": runs}}
+        for size, runs in zip(sizes[own], counts[own], strict=True)
+    ]
+
+
 def _add(
     evaluator: Evaluator,
     truth: Truth,
     rows: pd.DataFrame,
-    geometries: Sequence[Mapping[str, Any]],
+    geometries: Callable[[np.ndarray], Sequence[Mapping[str, Any]]],
     images: Iterable[int],
 ) -> None:
-    """Hand images over with all that was found in them, in the order of the rows."""
+    """Hand images over with all that was found in them, in the order of the rows.
+
+    geometries: of the rows at some places; those of one image are in memory at once.
+    """
     of_image = rows.groupby("image_id").indices
-    categories, scores = rows["category_id"].tolist(), rows["score"].tolist()
+    categories, scores = rows["category_id"].to_numpy(), rows["score"].to_numpy()
     nothing = np.zeros(0, dtype=np.int64)
     for image_id in images:
-        detections = [
-            {"category_id": categories[k], "score": scores[k], **geometries[k]} for k in of_image.get(image_id, nothing)
-        ]
+        own = of_image.get(image_id, nothing)
+        columns = zip(categories[own].tolist(), scores[own].tolist(), geometries(own), strict=True)
+        detections = [{"category_id": category, "score": score, **shape} for category, score, shape in columns]
         evaluator.add(truth.images[image_id], truth.annotations.get(image_id, []), detections)
 
 
