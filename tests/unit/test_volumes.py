@@ -14,11 +14,12 @@ from torch import nn
 from sambench.config import read_study, read_study_file
 from sambench.errors import BadWeights, InputError
 from sambench.measure.efficiency import MASK_DECODER, count
-from sambench.measure.volumes import measure
+from sambench.measure.session import MeasuringJob
+from sambench.measure.volumes import measure, run
 from sambench.parity.models import load_cards
 from sambench.parity.volumes import formula_volume
 from sambench.results.tables.volumes import SCHEMA, lines
-from sambench.status import UNREADABLE_IMAGE
+from sambench.status import NO_WEIGHTS, UNREADABLE_IMAGE
 from sambench.study import Study
 from sambench.variants.base import Runtime
 from sambench.volumes import fast_sam3d
@@ -255,6 +256,8 @@ def test_an_answer_depends_on_click_and_on_the_answer_before(small: FastSam3D) -
         assert not torch.allclose(first, other, atol=1e-4)
     with pytest.raises(InputError, match="voxels above zero that differ"):
         small.prepare(np.zeros((32, 32, 32)))
+    with pytest.raises(InputError, match="a cube of 32 voxels per side"):
+        small.encode([np.zeros((20, 30, 3), np.uint8)])
 
 
 def test_the_voxels_above_zero_set_the_scale(small: FastSam3D) -> None:
@@ -263,6 +266,14 @@ def test_the_voxels_above_zero_set_the_scale(small: FastSam3D) -> None:
     prepared = small.prepare(cube)[0, 0]
     assert prepared[0, 0, :3].tolist() == pytest.approx(((np.array([1, 2, 6]) - 3) / np.sqrt(7)).tolist())
     assert float(prepared[9, 9, 9]) == pytest.approx(-8 / np.sqrt(7))
+
+
+def test_random_weights_are_never_scored(tmp_path: Path) -> None:
+    settings = {"name": "balls", "entry": folders(tmp_path), "clicks": 1}
+    table, _, _ = run(MeasuringJob(load_cards()["fastsam3d"], CPU, [tmp_path], settings))
+    assert table["status"].tolist() == [NO_WEIGHTS]
+    (line,) = lines({"variant": "fastsam3d"}, table, resamples=100, seed=0).to_dict("records")
+    assert line["status"] == NO_WEIGHTS and np.isnan(line["dice"]) and line["objects"] == 0
 
 
 def test_cost_is_that_of_a_cube_and_a_click() -> None:

@@ -246,8 +246,10 @@ class FastSam3D(VolumeVariant):
     def prepare(self, image: np.ndarray) -> torch.Tensor:
         """Less the mean and over the standard deviation (n - 1) of the voxels above zero.
 
-        Raises InputError where no two voxels above zero differ.
+        Raises InputError for another shape, such as that of an image, or where no two voxels above zero differ.
         """
+        if image.shape != (self.side,) * 3:
+            raise InputError(self.name, expected=f"a cube of {self.side} voxels per side", found=image.shape)
         voxels = torch.as_tensor(np.ascontiguousarray(image, dtype=np.float32))
         above = voxels[voxels > 0]
         if above.numel() < 2 or not (scale := above.std()) > 0:
