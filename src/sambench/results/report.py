@@ -217,7 +217,7 @@ def machines(tables: Iterable[pd.DataFrame]) -> list[str]:
     for rows in tables:
         if "device" not in rows:
             continue
-        for device, part in rows.dropna(subset=["device"]).groupby("device", sort=False):
+        for device, part in rows[rows["device"].fillna("") != ""].groupby("device", sort=False):
             threads = part["threads"].dropna().astype(int) if "threads" in part else []
             found.setdefault(str(device), set()).update(threads)
     return [
