@@ -67,9 +67,9 @@ def study(annotations: Path, images: Path, *, on: int, shards: int) -> Numbers:
                 evaluate(variant(CPU), plan(part, truth, asked), scores)
                 parts.append(result_table(asked, truth, scores))
             rows = pd.concat(parts).sort_values(["annotation_id", "prompt"], ignore_index=True)
-            lines.append(accuracy(Job("scenes", name, "eager", "all"), rows, SELECTIONS, resamples=200, seed=0))
+            lines.extend(accuracy(Job("scenes", name, "eager", "all"), rows, SELECTIONS, resamples=200, seed=0))
             tables.append(rows.assign(variant=name))
-    return Numbers(found.instances, prompts, pd.concat(tables), pd.concat(lines))
+    return Numbers(found.instances, prompts, pd.concat(tables), pd.DataFrame(lines))
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from sambench.variants.cards import Card
 
 COLUMNS = (
     *("name", "kind", "file", "urls", "bytes", "sha256", "md5", "git_blob"),
-    *("licence", "unpack", "target", "only", "note"),
+    *("licence", "unpack", "target", "note", "only"),
 )
+REQUIRED = len(COLUMNS) - 1  # `only` may be left out
 KINDS = ("images", "annotations", "boxes", "weights")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _DIGESTS = {"sha256": 64, "md5": 32, "git_blob": 40}
@@ -134,12 +135,12 @@ def read_table(path: Path | None = None) -> dict[str, Download]:
     found: dict[str, Download] = {}
     for (number, _), row in zip(lines, rows, strict=True):
         if number == lines[0][0]:
-            if tuple(row) != COLUMNS:
+            if tuple(row) not in (COLUMNS, COLUMNS[:REQUIRED]):
                 raise InputError(path, f"line {number}", expected=f"the columns {', '.join(COLUMNS)}", found=row)
             continue
-        if len(row) != len(COLUMNS):
-            raise InputError(path, f"line {number}", expected=f"{len(COLUMNS)} columns", found=len(row))
-        item = _item(dict(zip(COLUMNS, row, strict=True)), path, number)
+        if not REQUIRED <= len(row) <= len(COLUMNS):
+            raise InputError(path, f"line {number}", expected=f"{REQUIRED} columns", found=len(row))
+        item = _item(dict.fromkeys(COLUMNS, "") | dict(zip(COLUMNS, row, strict=False)), path, number)
         if item.name in found:
             raise InputError(path, f"line {number}: name", expected="a name of its own", found=item.name)
         found[item.name] = item

@@ -76,7 +76,8 @@ def metric_name(table: Table, row: Mapping[str, Any], column: str, steps: str = 
         words.append(rule)
     if steps:
         words.append(f"by_{steps}")
-    return _allowed(table.metrics.format_map({**row, "column": "_".join(words)}))
+    key = {name: f"{row[name]:g}" if isinstance(row[name], float) else row[name] for name in table.key}
+    return _allowed(table.metrics.format_map({**key, "column": "_".join(words)}))
 
 
 def _allowed(name: str) -> str:
