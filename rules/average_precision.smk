@@ -22,9 +22,9 @@ rule average_precision_boxes:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("average_precision"),
         runtime=limit("average_precision"),
-        **SITE_OPTIONS,
     params:
         code=code("average_precision"),
         detectors=lambda wildcards: boxes_on(wildcards.dataset),
@@ -81,9 +81,9 @@ rule coco_results_file:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("average_precision"),
         runtime=limit("average_precision"),
-        **SITE_OPTIONS,
     params:
         code=code("coco_results"),
     script:

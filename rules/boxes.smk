@@ -23,11 +23,11 @@ rule boxes_shard:
         "../envs/sambench.yaml"
     threads: threads_of_detector
     resources:
-        gpu=gpu_of_detector,
         **gpu_options(gpu_of_detector),
+        **SITE_OPTIONS,
+        gpu=gpu_of_detector,
         mem_mb=memory("boxes"),
         runtime=limit("boxes"),
-        **SITE_OPTIONS,
     params:
         code=lambda wildcards: code("boxes", *DETECTOR_CARDS[wildcards.detector].modules(wildcards.dataset)),
         card=lambda wildcards: DETECTOR_CARDS[wildcards.detector].deciding(),
@@ -56,9 +56,9 @@ rule boxes_merge:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("boxes_merge"),
         runtime=limit("boxes_merge"),
-        **SITE_OPTIONS,
     params:
         code=code("boxes_merge"),
     script:

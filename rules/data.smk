@@ -33,9 +33,9 @@ rule index:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("index"),
         runtime=limit("index"),
-        **SITE_OPTIONS,
     params:
         code=code("index"),
         annotations=annotations_of,

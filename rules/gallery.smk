@@ -31,9 +31,9 @@ rule gallery_pick:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("tables"),
         runtime=limit("gallery"),
-        **SITE_OPTIONS,
     params:
         code=code("gallery_pick"),
         plan=paired.plan(study),
@@ -59,11 +59,11 @@ rule gallery_masks:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        gpu=gpu_of,
         **gpu_options(gpu_of),
+        **SITE_OPTIONS,
+        gpu=gpu_of,
         mem_mb=memory("gallery"),
         runtime=limit("gallery"),
-        **SITE_OPTIONS,
     params:
         code=lambda wildcards: model_code("gallery", [wildcards.variant], wildcards.runtime),
         model=model_of,

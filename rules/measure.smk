@@ -30,8 +30,8 @@ rule measure:
         "../envs/sambench.yaml"
     threads: lambda wildcards: workflow.cores if wildcards.measure in CLOCKS else threads_of(wildcards)
     resources:
-        gpu=gpu_of,
         **gpu_options(gpu_of),
+        gpu=gpu_of,
         mem_mb=lambda wildcards, attempt: memory(wildcards.measure)(wildcards, attempt),
         runtime=lambda wildcards, attempt: limit(wildcards.measure)(wildcards, attempt),
         slurm_extra=lambda wildcards: queueing(wildcards.measure, clock=wildcards.measure in CLOCKS)(wildcards),
@@ -60,9 +60,9 @@ use rule measure as measure_efficiency with:
         measure="efficiency",
     threads: 1
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("efficiency"),
         runtime=limit("efficiency"),
-        **SITE_OPTIONS,
     params:
         code=lambda wildcards: code(
             "measure",

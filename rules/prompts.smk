@@ -18,9 +18,9 @@ rule prompts_group:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("prompts"),
         runtime=limit("prompts"),
-        **SITE_OPTIONS,
     params:
         code=code("prompts"),
         types=lambda wildcards: study.prompt_types(wildcards.group),

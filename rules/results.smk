@@ -37,9 +37,9 @@ rule summarize:
     conda:
         "../envs/sambench.yaml"
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("summaries"),
         runtime=limit("summaries"),
-        **SITE_OPTIONS,
     params:
         code=code("summarize", *[all_tables()[name].module for name in PARTED]),
         results=results_folder,
@@ -86,9 +86,9 @@ use rule table as table_large with:
         table=one_of([table.name for table in TABLES if table.large]),
     localrule: False
     resources:
+        **SITE_OPTIONS,
         mem_mb=memory("tables"),
         runtime=limit("tables"),
-        **SITE_OPTIONS,
 
 
 rule overview:

@@ -5,11 +5,7 @@ rule segany:
     input:
         study.segany_files(),
         # Masks that do not stay are there for their AP, which goes with them.
-        (
-            study.mask_files()
-            if PRECISION.keep_masks
-            else [job.precision_file(RESULTS) for job in study.mask_jobs()]
-        ),
+        (study.mask_files() if PRECISION.keep_masks else [job.precision_file(RESULTS) for job in study.mask_jobs()]),
 
 
 rule segany_shard:
@@ -31,8 +27,8 @@ rule segany_shard:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        gpu=gpu_of,
         **gpu_options(gpu_of),
+        gpu=gpu_of,
         mem_mb=memory("segany"),
         runtime=limit("segany"),
         slurm_extra=queueing("segany"),

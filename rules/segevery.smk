@@ -28,8 +28,8 @@ rule segevery_quality:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        gpu=gpu_of,
         **gpu_options(gpu_of),
+        gpu=gpu_of,
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
         slurm_extra=queueing("segevery"),
@@ -56,8 +56,8 @@ use rule segevery_quality as segevery_time with:
         f"{RESULTS}/benchmarks/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/time.tsv"
     threads: workflow.cores
     resources:
-        gpu=gpu_of,
         **gpu_options(gpu_of),
+        gpu=gpu_of,
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
         slurm_extra=queueing("segevery", clock=True),
