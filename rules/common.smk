@@ -12,7 +12,7 @@ from snakemake.logging import logger
 from sambench import resources, slurm, terminal
 from sambench.code_digest import runtime_modules, source_digest
 from sambench.config import CONFIG_FOLDER, export_project, merge, named, read_registries, read_study
-from sambench.datasets.identity import dataset_identity, identities
+from sambench.datasets.identity import dataset_identity
 from sambench.detectors.registry import read_detectors
 from sambench.downloads import textures
 from sambench.downloads.catalogue import retrievals

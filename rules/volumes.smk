@@ -1,21 +1,8 @@
 """Volumes: NIfTI images, their labels and clicks in three dimensions; one job per set, variant for volumes and runtime."""
 
-from sambench.volumes.nifti import pairs
+from sambench.volumes.nifti import job_settings
 
-VOLUME_SETS = study.plain["volumes"]["datasets"]
-
-
-def volume_settings(wildcards):
-    """How a set is clicked on, and what its files are now: a replaced one makes its jobs run again."""
-    entry = VOLUME_SETS[wildcards.dataset]
-    found = pairs(wildcards.dataset, entry)
-    files = [str(file) for pair in found for file in (pair.image, pair.labels)]
-    return {
-        "name": wildcards.dataset,
-        "entry": {name: value for name, value in entry.items() if name != "title"},
-        "clicks": study.plain["volumes"]["clicks"],
-        "identities": identities(files),
-    }
+VOLUMES = study.plain["volumes"]
 
 
 rule volumes:
@@ -46,6 +33,8 @@ rule volumes_measure:
         measure="volumes",
         model=model_of,
         weights=weights_of,
-        settings=volume_settings,
+        settings=lambda wildcards: job_settings(
+            wildcards.dataset, VOLUMES["datasets"][wildcards.dataset], VOLUMES["clicks"]
+        ),
     script:
         "../workflow/scripts/measure.py"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sambench.datasets.identity import identities
 from sambench.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -61,6 +62,18 @@ def pairs(name: str, entry: Mapping[str, Any]) -> list[Pair]:
     if twice := next((each for each in names if names.count(each) > 1), ""):
         raise InputError("config", f"{field}.images", expected="files of different names", found=f"{twice} twice")
     return found_pairs
+
+
+def job_settings(name: str, entry: Mapping[str, Any], clicks: int) -> dict[str, Any]:
+    """What a job of a set is made with: how it is clicked on, and what its files are now, so that a replaced file makes
+    its jobs run again."""
+    files = [str(file) for pair in pairs(name, entry) for file in (pair.image, pair.labels)]
+    return {
+        "name": name,
+        "entry": {key: value for key, value in entry.items() if key != "title"},
+        "clicks": clicks,
+        "identities": identities(files),
+    }
 
 
 def _files(field: str, given: str | Sequence[str]) -> list[Path]:
