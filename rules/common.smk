@@ -265,15 +265,23 @@ def job_of(wildcards):
 
 
 # Jobs wait for the marker and no more: what counts for them is the content of the files, see `content`.
+@functools.cache
+def due(key):
+    """Whether this run tries a retrieval (again): something is missing that can be fetched."""
+    return FETCH and RETRIEVALS[key].wanted and bool(RETRIEVALS[key].missing(study))
+
+
 def retrieved(kind, name):
+    """What waits for a retrieval, and runs again when it is tried again. Behind an ancient file of a job that runs,
+    Snakemake 9.27 plans nothing, not even what is missing."""
     key = f"{kind}/{name}"
-    return [ancient(f"{RESULTS}/retrieve/{key}.txt")] if key in RETRIEVALS else []
+    marker = f"{RESULTS}/retrieve/{key}.txt"
+    return [marker if due(key) else ancient(marker)] if key in RETRIEVALS else []
 
 
 def attempt_of(wildcards):
-    """When the retrieval was last tried: now, where something is missing that can be fetched."""
-    retrieval = RETRIEVALS[f"{wildcards.kind}/{wildcards.name}"]
-    if FETCH and retrieval.wanted and retrieval.missing(study):
+    """When the retrieval was last tried."""
+    if due(f"{wildcards.kind}/{wildcards.name}"):
         return str(START)
     marker = Path(f"{RESULTS}/retrieve/{wildcards.kind}/{wildcards.name}.txt")
     return marker.read_text(encoding="utf-8").partition("\n")[0] if marker.is_file() else ""

@@ -42,9 +42,15 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the server."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def address(served: Path) -> Iterator[str]:
     """A server of an annotation file and a checkpoint."""
-    folder = tmp_path_factory.mktemp("served")
+    folder = served
     box = {"segmentation": [[5, 5, 11, 5, 11, 9, 5, 9]], "bbox": [5, 5, 6, 8], "area": 24, "iscrowd": 0}
     document = {
         "images": [{"id": 1, "file_name": "1.png", "width": 30, "height": 20}],
@@ -116,7 +122,7 @@ def planned(project: Path) -> dict[str, int]:
     return {name: int(count) for name, count in jobs if name not in ("total", "all", "tables")}
 
 
-def test_a_study_fetches_what_it_lacks_once_and_knows_files_by_content(project: Path) -> None:
+def test_a_study_fetches_what_it_lacks_once_and_knows_files_by_content(project: Path, served: Path) -> None:
     said = snakemake(project, "--config", "download=false", "--dry-run")
     assert said.returncode != 0
     assert "datasets.far.annotations: expected a COCO-format JSON file" in said.stdout + said.stderr
@@ -130,6 +136,21 @@ def test_a_study_fetches_what_it_lacks_once_and_knows_files_by_content(project: 
     assert (project / "weights" / "own.bin").read_bytes() == b"weights"
     assert "absent.bin: missing" in (project / "results/retrieve/variants/gone.txt").read_text()
     assert planned(project) == {}, "what was fetched is here, and offline the rest is not tried again"
+
+    # A retrieval that failed is tried again, and whatever waits for it still runs.
+    shutil.rmtree(project / "results/far")
+    shutil.rmtree(project / "results/segany")
+    done = snakemake(project)
+    assert done.returncode == 0, done.stderr
+    again = pd.read_parquet(project / "results/far/tables/accuracy_boxes.parquet").set_index("variant")
+    assert again["status"].to_dict() == {"own": "ok", "gone": "no weights"}
+    # It is there at last: the same run measures with it.
+    (served / "absent.bin").write_bytes(b"late weights")
+    done = snakemake(project)
+    assert done.returncode == 0, done.stderr
+    late = pd.read_parquet(project / "results/far/tables/accuracy_boxes.parquet").set_index("variant")
+    assert late["status"].to_dict() == {"own": "ok", "gone": "ok"}
+    assert planned(project) == {}
 
     weights = project / "weights" / "own.bin"
     weights.unlink()
