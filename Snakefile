@@ -1,7 +1,7 @@
 """sambench: every Segment Anything variant, measured the same way.
 
 snakemake --cores all                                        the embedded default
-snakemake --cores all --configfile config/coco-mini.yaml   a study of your own
+snakemake --cores all --configfile config/coco-mini.yaml     a study from a file
 snakemake --cores all segany | tables | report               one stage
 snakemake --snakefile CHECKOUT/Snakefile ...                 from any folder, where results and .snakemake go
 """

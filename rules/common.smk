@@ -264,7 +264,6 @@ def job_of(wildcards):
     return Job(wildcards.dataset, wildcards.variant, wildcards.runtime, wildcards.group)
 
 
-# Jobs wait for the marker and no more: what counts for them is the content of the files, see `content`.
 @functools.cache
 def due(key):
     """Whether this run tries a retrieval (again): something is missing that can be fetched."""
@@ -272,8 +271,11 @@ def due(key):
 
 
 def retrieved(kind, name):
-    """What waits for a retrieval, and runs again when it is tried again. Behind an ancient file of a job that runs,
-    Snakemake 9.27 plans nothing, not even what is missing."""
+    """The marker that jobs wait for; while nothing is due, what counts is the content of the files, see `content`.
+
+    When a retrieval is tried, what waits for it runs after it: behind an ancient file of a job that runs, Snakemake 9.27
+    plans nothing, not even what is missing.
+    """
     key = f"{kind}/{name}"
     marker = f"{RESULTS}/retrieve/{key}.txt"
     return [marker if due(key) else ancient(marker)] if key in RETRIEVALS else []

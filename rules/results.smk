@@ -23,30 +23,30 @@ rule report:
 
 
 # What one variant has to say in the tables that come in parts: they only stack it.
-rule summarize:
+rule parts:
     input:
         shards=lambda wildcards: job_of(wildcards).shard_files(RESULTS, study.shards(wildcards.dataset)),
         prompts=f"{RESULTS}/prompts/{{dataset}}/{{group}}.parquet",
         instances=f"{RESULTS}/datasets/{{dataset}}/instances.parquet",
     output:
-        [Job("{dataset}", "{variant}", "{runtime}", "{group}").summary_file(RESULTS, table) for table in PARTED],
+        [Job("{dataset}", "{variant}", "{runtime}", "{group}").part_file(RESULTS, table) for table in PARTED],
     log:
-        f"{RESULTS}/logs/summaries/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.log",
+        f"{RESULTS}/logs/parts/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/summaries/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.tsv"
+        f"{RESULTS}/benchmarks/parts/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.tsv"
     conda:
         "../envs/sambench.yaml"
     resources:
         **SITE_OPTIONS,
-        mem_mb=memory("summaries"),
-        runtime=limit("summaries"),
+        mem_mb=memory("parts"),
+        runtime=limit("parts"),
     params:
-        code=code("summarize", *[all_tables()[name].module for name in PARTED]),
+        code=code("parts", *[all_tables()[name].module for name in PARTED]),
         results=results_folder,
         tables=PARTED,
         settings=lambda wildcards: part_settings(study, job_of(wildcards)),
     script:
-        "../workflow/scripts/summarize.py"
+        "../workflow/scripts/parts.py"
 
 
 rule table:

@@ -40,9 +40,9 @@ class Job(NamedTuple):
         """The average precision of these masks."""
         return f"{results}/average_precision/{self.dataset}/{self.variant}/{self.runtime}/{self.group}.parquet"
 
-    def summary_file(self, results: str | Path, table: str) -> str:
+    def part_file(self, results: str | Path, table: str) -> str:
         """What this job has to say in a table that comes in parts."""
-        return f"{results}/summaries/{self.dataset}/{self.variant}/{self.runtime}/{self.group}/{table}.parquet"
+        return f"{results}/parts/{self.dataset}/{self.variant}/{self.runtime}/{self.group}/{table}.parquet"
 
     def _files(self, results: str | Path, kind: str, shards: int) -> list[str]:
         folder = f"{results}/{kind}/{self.dataset}/{self.variant}/{self.runtime}/{self.group}"
@@ -108,7 +108,7 @@ def efficiency_file(results: str | Path, variant: str) -> str:
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("segany", ("dataset", "variant", "runtime", "group", "shard")),
     ("masks", ("dataset", "variant", "runtime", "group", "shard")),
-    ("summaries", ("dataset", "variant", "runtime", "group", "table")),
+    ("parts", ("dataset", "variant", "runtime", "group", "table")),
     ("segevery", ("dataset", "variant", "runtime", "sampler", "kind")),
     ("average_precision", ("dataset", "variant", "runtime", "group")),
     *((measure, ("dataset", "variant", "runtime")) for measure in MEASURES if measure != "efficiency"),

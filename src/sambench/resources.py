@@ -28,7 +28,7 @@ STAGE_MB = {
     "boxes": 12000,
     "boxes_merge": 8000,
     "average_precision": 12000,
-    "summaries": 6000,
+    "parts": 6000,
     "tables": 16000,
 }
 
@@ -41,7 +41,7 @@ STAGE_MINUTES = {
     "boxes_merge": 60,
     "average_precision": 60,
     "efficiency": 60,
-    "summaries": 60,
+    "parts": 60,
     "volumes": 240,
     "gallery": 60,
     "tables": 120,

@@ -27,7 +27,7 @@ START = 6.0
 # The plugin looks at its jobs at this interval, 10 s more after every look at which none had ended, up to 3 minutes.
 POLLING, POLLING_STEP, POLLING_LIMIT = 20.0, 10.0, 180.0
 # Estimates of stages without a formula in resources.py, in seconds.
-STAGE_SECONDS = {"prompts": 60.0, "average_precision": 60.0, "efficiency": 20.0, "summaries": 60.0, "tables": 600.0}
+STAGE_SECONDS = {"prompts": 60.0, "average_precision": 60.0, "efficiency": 20.0, "parts": 60.0, "tables": 600.0}
 OTHER_SECONDS = 30.0
 PRECISION_SECONDS = 25e-6  # of a mask, 12-27 µs measured
 ALL = -1  # the width of a job that has a node to itself

@@ -190,7 +190,7 @@ SHARED = frozenset(
             "retrieve",
             "segany",
             "segevery",
-            "summaries",
+            "parts",
             "throughput",
             "volumes",
         ),

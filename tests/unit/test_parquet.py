@@ -124,11 +124,11 @@ def study(results: Path) -> Study:
 def table(study: Study) -> pd.DataFrame:
     """The table, from parts that are made anew."""
     what, found = find_table("accuracy_boxes"), Path("results")
-    for job in parts.part_jobs(study):
+    for job in study.prompted_jobs():
         instances = found / "datasets/tiny/instances.parquet"
         shards = [Path(file) for file in job.shard_files(found, 2)]
         settings = parts.part_settings(study, job)
-        parts.summarize(job, [what.name], found, shards, Path(job.prompts_file(found)), instances, settings)
+        parts.write_parts(job, [what.name], found, shards, Path(job.prompts_file(found)), instances, settings)
     return what.build(Path("results"), what.settings(study))
 
 

@@ -111,7 +111,7 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     clocks = {f"latency/{one}", f"segevery/{one}/grid_16/time"}
     quality = f"segevery/{one}/grid_16/quality"
     tables = {f"tables/{study.name}/{table.name}" for table in selected_tables(study) if table.large}
-    parts = {f"summaries/{one}/ground_truth"}
+    parts = {f"parts/{one}/ground_truth"}
     index, prompts = (next(name for name in on_cluster if name.startswith(stage)) for stage in ("index", "prompts"))
     pick, masks = f"gallery/{study.name}/scenes", f"gallery/{study.name}/{one}"
     assert set(on_cluster) == {index, prompts, *segany, *clocks, quality, *parts, *tables, pick, masks}

@@ -20,15 +20,15 @@ SNAKEFILE = """
 folder = "results/segany/tiny/box_fill/eager/boxes"
 
 
-rule summarize:
+rule parts:
     input:
         shards=[f"{{folder}}/{{shard}}-of-{shards}.parquet" for shard in range({shards})],
         prompts="results/prompts/tiny/boxes.parquet",
         instances="results/datasets/tiny/instances.parquet",
     output:
-        "results/summaries/tiny/box_fill/eager/boxes/accuracy_boxes.parquet",
+        "results/parts/tiny/box_fill/eager/boxes/accuracy_boxes.parquet",
     log:
-        "results/logs/summaries.log",
+        "results/logs/parts.log",
     params:
         dataset="tiny",
         variant="box_fill",
@@ -87,7 +87,7 @@ def test_a_table_of_many_shards_is_made(
     monkeypatch.setattr("os.fsync", lambda file: None)
     for shard in range(1, shards):  # shards without an image
         write_parquet(folder / f"{shard}-of-{shards}.parquet", nothing, SEGANY, {"config_digest": "c"})
-    script = root / "workflow" / "scripts" / "summarize.py"
+    script = root / "workflow" / "scripts" / "parts.py"
     text = SNAKEFILE.format(shards=shards, settings=json.dumps(settings), script=script)
     (tmp_path / "Snakefile").write_text(text)
     done = subprocess.run(
@@ -96,7 +96,7 @@ def test_a_table_of_many_shards_is_made(
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    (line,) = pd.read_parquet(tmp_path / "results/summaries/tiny/box_fill/eager/boxes/accuracy_boxes.parquet").to_dict(
+    (line,) = pd.read_parquet(tmp_path / "results/parts/tiny/box_fill/eager/boxes/accuracy_boxes.parquet").to_dict(
         "records"
     )
     assert (line["miou"], line["instances"]) == (75.0, 2)

@@ -15,7 +15,7 @@ from test_workflow import CONFIG, write_dataset
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("boxes")]
 
-PART = "results/summaries/tiny/box_fill/eager/boxes/accuracy_boxes.parquet"
+PART = "results/parts/tiny/box_fill/eager/boxes/accuracy_boxes.parquet"
 SUBMIT = """#!/bin/sh
 # Takes a job as bsub, qsub or kubectl would: starts it elsewhere and says its name. It knows the resources of the job.
 echo "$1 $2" >> submitted
@@ -50,6 +50,6 @@ def test_a_study_goes_through_a_script_as_scheduler(root: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert pd.read_parquet(tmp_path / PART)["miou"].tolist() == [50.0]
     lines = (tmp_path / "submitted").read_text().splitlines()
-    assert lines == ["8000 index", "8000 prompts_group", "4000 segany_shard", "6000 summarize"]
+    assert lines == ["8000 index", "8000 prompts_group", "4000 segany_shard", "6000 parts"]
     record = json.loads((tmp_path / "results/logs/segany/tiny/box_fill/eager/boxes/0-of-1.json").read_text())
     assert record["ended"] >= record["started"] and record["peak_memory_mib"] > 0

@@ -330,7 +330,7 @@ def test_nothing_of_a_configuration_reaches_a_shell(project: Path) -> None:
 def test_a_new_prompt_group_runs_only_its_own_jobs(project: Path) -> None:
     config = CONFIG | {"study": CONFIG["study"] | {"prompt_groups": ["boxes", "more"]}}
     (project / "tiny.yaml").write_text(yaml.safe_dump(config))
-    made = {"prompts_group": 1, "segany_shard": 4, "summarize": 2}
+    made = {"prompts_group": 1, "segany_shard": 4, "parts": 2}
     jobs = planned(project, "tables")
     assert made.items() <= jobs.items() and {*jobs} == {*made, "table", "table_large", "overview"}
     assert planned(project, "segany") == {"prompts_group": 1, "segany_shard": 4, "segany": 1}

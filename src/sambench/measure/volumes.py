@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from sambench import records
+from sambench.device import synchronize
 from sambench.errors import InputError
 from sambench.measure.session import Measured, MeasuringJob, as_table, observe
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, release_memory
@@ -59,7 +60,7 @@ def segment(variant: VolumeVariant, volume: Volume, label: int, clicks: int) -> 
     prepared = variant.prepare(cube)
     before = time.perf_counter()
     embedding = variant.encode_volume(prepared)
-    synchronize(variant)
+    synchronize()
     encode_seconds = time.perf_counter() - before
     answer, previous = np.zeros_like(truth), None
     dice: list[float] = []
@@ -82,12 +83,6 @@ def segment(variant: VolumeVariant, volume: Volume, label: int, clicks: int) -> 
     peak = {"peak_memory_mib": peak_mib(variant.device)}
     scores = {"dice": dice, "iou": iou, "seconds": seconds, "encode_seconds": encode_seconds}
     return {"covered": covered, **scores, **peak, "status": OK}
-
-
-def synchronize(variant: VolumeVariant) -> None:
-    """Wait for a GPU, so that a clock sees all of its work."""
-    if variant.device.type == "cuda":
-        torch.cuda.synchronize(variant.device)
 
 
 def run(job: MeasuringJob) -> Measured:

@@ -39,7 +39,7 @@ def by_parts(*, name: str, schema: pa.Schema, by_prompt: bool = False, **rest: A
         parts = []
         for names, config_digest in settings["jobs"]:
             job = Job(*names)
-            file = Path(job.summary_file(results, name))
+            file = Path(job.part_file(results, name))
             parts.append(read_parquet(file, schema, config_digest=config_digest).to_pandas())
         rows = concat(parts, schema)
         if not by_prompt or rows.empty:
@@ -58,26 +58,21 @@ def by_parts(*, name: str, schema: pa.Schema, by_prompt: bool = False, **rest: A
     return Table(name=name, schema=schema, sources=sources, settings=settings, build=build, **rest)
 
 
-def part_jobs(study: Study) -> list[Job]:
-    """The jobs whose prompts are scored by IoU: each is a part."""
-    return [job for job in study.jobs() if study.prompt_types(job.group)]
-
-
 def files(study: Study, table: str) -> list[str]:
     """The parts of a table."""
-    return [job.summary_file(study.results, table) for job in part_jobs(study)]
+    return [job.part_file(study.results, table) for job in study.prompted_jobs()]
 
 
 def settings(study: Study) -> dict[str, Any]:
     """What a table needs to find its parts and to know that they are of this study."""
     return {
-        "jobs": [[list(job), digest(part_settings(study, job))] for job in part_jobs(study)],
+        "jobs": [[list(job), digest(part_settings(study, job))] for job in study.prompted_jobs()],
         "groups": {group: study.prompt_types(group) for group in study["prompt_groups"]},
     }
 
 
 def part_settings(study: Study, job: Job) -> dict[str, Any]:
-    """What decides about a part, besides its shards: for `summarize`."""
+    """What decides about a part, besides its shards: for `write_parts`."""
     return {
         "types": study.prompt_types(job.group),
         "selections": study["selections"],
@@ -91,7 +86,7 @@ def parted(study: Study) -> list[str]:
     return [table.name for table in selected_tables(study) if table.part is not None]
 
 
-def summarize(
+def write_parts(
     job: Job,
     tables: Iterable[str],
     results: Path,
@@ -115,7 +110,7 @@ def summarize(
             lines[name] += table.part(job, prompt, rows, settings)
     origin = provenance(dict(settings)) | inputs(instances=instances, prompts=prompts, segany=shards)
     for name, table in chosen.items():
-        write_parquet(Path(job.summary_file(results, name)), typed(lines[name], table.schema), table.schema, origin)
+        write_parquet(Path(job.part_file(results, name)), typed(lines[name], table.schema), table.schema, origin)
 
 
 def prompt_sets(
@@ -123,7 +118,7 @@ def prompt_sets(
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each prompt set of a job with its rows (columns of records.SEGANY), checked, in the order in which they occur.
 
-    Raises InputError as `summarize` does.
+    Raises InputError as `write_parts` does.
     """
     made_of = inputs(instances=instances)
     truth = read_parquet(instances, records.INSTANCES, columns=FACTS).to_pandas()

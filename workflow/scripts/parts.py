@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sambench.jobs import Job
-from sambench.results.parts import summarize
+from sambench.results.parts import write_parts
 from sambench.script import run
 
 
@@ -21,11 +21,11 @@ def main(
     instances: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Write summaries/{dataset}/{variant}/{runtime}/{group}/{table}.parquet in the folder of results, one per table.
+    """Write parts/{dataset}/{variant}/{runtime}/{group}/{table}.parquet in the folder of results, one per table.
 
     shards: files of segany, in their order. settings: what else decides (`sambench.results.parts.part_settings`).
     """
-    summarize(Job(dataset, variant, runtime, group), tables, results, shards, prompts, instances, settings)
+    write_parts(Job(dataset, variant, runtime, group), tables, results, shards, prompts, instances, settings)
 
 
 if __name__ == "__main__":
