@@ -28,7 +28,7 @@ include: "rules/results.smk"
 onstart:
     terminal.plan(study, workflow.dag.needrun_jobs(), workflow.dag.jobid)
     if workflow.executor_plugin.name == "slurm":
-        slurm.watch(logger.warning)
+        slurm.watch(logger.warning, SITE.max_runtime or resources.LONGEST)
 
 
 rule all:

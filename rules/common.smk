@@ -139,6 +139,13 @@ def queueing(stage, *, clock=False):
     )
 
 
+def together(clock=lambda wildcards: True):
+    """What makes the clocks of a variant on a data set one job under SLURM (sambench.bundles)."""
+    return lambda wildcards: (
+        f"{wildcards.dataset}/{wildcards.variant}/{'gpu' if gpu_of(wildcards) else 'cpu'}" if clock(wildcards) else ""
+    )
+
+
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.
 def annotations_files(dataset):
     return study.annotations(dataset) or [f"{SCENES}/annotations.json"]

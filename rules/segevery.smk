@@ -61,6 +61,7 @@ use rule segevery_quality as segevery_time with:
         mem_mb=memory("segevery"),
         runtime=limit("segevery"),
         slurm_extra=queueing("segevery", clock=True),
+        together=together(),
     params:
         code=lambda wildcards: model_code("segevery", everything_models(wildcards), wildcards.runtime),
         kind="time",

@@ -473,10 +473,10 @@ def simulate(
     from sambench.config import read_study, read_study_file
     from sambench.footprint import footprint
     from sambench.graph import read_jobs
-    from sambench.resources import ASSUMED
+    from sambench.resources import ASSUMED, LONGEST
 
     checked, jobs = read_study(read_study_file(study)), read_jobs(study)
-    work = schedule.tasks(checked, jobs, measured)
+    work = schedule.as_submitted(schedule.tasks(checked, jobs, measured), checked.settings.site.max_runtime or LONGEST)
     extra = schedule.OVERHEAD if overhead is None else overhead
     print(schedule.report(work, nodes or [1, 2, 4, 8, 16], gpus, extra))
     print(footprint(checked, jobs))

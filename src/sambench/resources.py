@@ -113,12 +113,12 @@ def stage_minutes(stage: str, attempt: int = 1, longest: int | None = None) -> i
     return int(min(longest or LONGEST, STAGE_MINUTES[stage] * 2 ** (attempt - 1)))
 
 
-def estimate(study: Study, stage: str, wildcards: Mapping[str, str], *, cold: bool = False) -> float:
+def estimate(study: Study, stage: str, wildcards: Mapping[str, str], *, cold: bool | None = None) -> float:
     """Estimated seconds of one job of a stage of ESTIMATED.
 
     wildcards: dataset, variant, runtime and group (segany) or sampler (segevery), as in the name of the result, and the
-    shard. cold: whether a runtime that compiles finds nothing in the compiler's cache, as the first shard does and, for
-    a limit, every job may.
+    shard. cold: whether a runtime that compiles finds nothing in the compiler's cache; for a limit, every job may find
+    nothing. By default the shards of segany after the first find something.
     """
     variant, runtime = wildcards["variant"], wildcards["runtime"]
     card, gpu = study.cards[variant], on_gpu(study, variant, runtime)
@@ -129,8 +129,9 @@ def estimate(study: Study, stage: str, wildcards: Mapping[str, str], *, cold: bo
     how = study.settings.runtimes[runtime]
     compiled = bool(how.compile)
     plain = (how.dtype or "float32") == "float32" and (how.attention or "native") == "native" and not compiled
-    first = cold or stage != "segany" or wildcards.get("shard", "0").partition("-")[0] == "0"
-    start = LOADING_SECONDS + (COMPILING_SECONDS if first else CACHED_SECONDS) * compiled
+    if cold is None:
+        cold = stage != "segany" or wildcards.get("shard", "0").partition("-")[0] == "0"
+    start = LOADING_SECONDS + (COMPILING_SECONDS if cold else CACHED_SECONDS) * compiled
     if card.plain_only and not plain:
         return LOADING_SECONDS  # a row that says so
     if stage == "segany":

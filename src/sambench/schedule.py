@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sambench import resources
+from sambench.bundles import RESOURCE, bundles
 from sambench.detectors.registry import read_detectors
 from sambench.jobs import mask_selections, parse_shard
 
@@ -38,7 +39,8 @@ class Task:
     """One job.
 
     width: the slots of one node that it takes (a slot is a GPU with its share of CPUs); ALL for the whole node, 0 for
-    a local rule on the machine of Snakemake. after: the names of the jobs it waits for.
+    a local rule on the machine of Snakemake. after: the names of the jobs it waits for. bundle: the name of what it is
+    submitted with, see `as_submitted`. minutes: its limit. starts: how often Snakemake starts for it.
     """
 
     name: str
@@ -48,11 +50,17 @@ class Task:
     after: tuple[str, ...] = ()
     measured: bool = False
     gpu: bool = False
+    bundle: str = ""
+    minutes: int = 0
+    starts: int = 1
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a simulation says. wall in seconds; work: slot-seconds of the jobs alone; slots: of the whole cluster."""
+    """What a simulation says.
+
+    wall in seconds; work: slot-seconds of the jobs alone; slots: of the whole cluster; jobs: those of Snakemake.
+    """
 
     wall: float
     work: float
@@ -80,6 +88,7 @@ def tasks(study: Study, jobs: Iterable[PlannedJob], results: Path | None = None)
     folder = (results or Path(study.results)) / "benchmarks"
     detectors = read_detectors(study.plain["detectors"])
     named = {_name(study, job): job for job in jobs}
+    compiled: set[tuple[str, str]] = set()  # runtimes, by bundle
     makers = {file: name for name, job in named.items() for file in job.outputs}
     made = []
     for name, job in named.items():
@@ -89,10 +98,33 @@ def tasks(study: Study, jobs: Iterable[PlannedJob], results: Path | None = None)
             continue
         stage = name.partition("/")[0]
         measured = read_seconds(folder / f"{name}.tsv")
-        seconds = _estimate(study, detectors, stage, job.wildcards) if measured is None else measured
-        gpu = bool(job.resources.get("gpu"))
-        made.append(Task(name, stage, seconds, _width(job), after, measured is not None, gpu))
+        bundle = str(job.resources.get(RESOURCE, ""))
+        cold = (bundle, job.wildcards.get("runtime", "")) not in compiled if bundle else None
+        compiled.add((bundle, job.wildcards.get("runtime", "")))
+        seconds = _estimate(study, detectors, stage, job.wildcards, cold) if measured is None else measured
+        gpu, minutes = bool(job.resources.get("gpu")), int(job.resources.get("runtime", 0))
+        made.append(Task(name, stage, seconds, _width(job), after, measured is not None, gpu, bundle, minutes))
     return made
+
+
+def as_submitted(work: Sequence[Task], longest: int) -> list[Task]:
+    """One task per job of the cluster: clocks of a variant on a data set are one (bundles.py).
+
+    longest: minutes of such a job.
+    """
+    made = bundles(work, lambda task: task.bundle, lambda task: task.minutes, longest)
+    names = {task.name: parts[0].name for parts in made for task in parts}
+    return [_one(parts, tuple(dict.fromkeys(names[name] for task in parts for name in task.after))) for parts in made]
+
+
+def _one(parts: Sequence[Task], after: tuple[str, ...]) -> Task:
+    if len(parts) == 1:
+        return replace(parts[0], after=after)
+    seconds, measured = sum(task.seconds for task in parts), all(task.measured for task in parts)
+    minutes, starts = sum(task.minutes for task in parts), len(parts)
+    return replace(
+        parts[0], stage="clocks", seconds=seconds, after=after, measured=measured, minutes=minutes, starts=starts
+    )
 
 
 def _name(study: Study, job: PlannedJob) -> str:
@@ -107,9 +139,11 @@ def _width(job: PlannedJob) -> int:
     return ALL if "--exclusive" in str(job.resources.get("slurm_extra", "")) else 1
 
 
-def _estimate(study: Study, detectors: Mapping[str, Detector], stage: str, wildcards: Mapping[str, str]) -> float:
+def _estimate(
+    study: Study, detectors: Mapping[str, Detector], stage: str, wildcards: Mapping[str, str], cold: bool | None
+) -> float:
     if stage in resources.ESTIMATED:
-        return resources.estimate(study, stage, wildcards)
+        return resources.estimate(study, stage, wildcards, cold=cold)
     if stage == "boxes":
         runs = detectors[wildcards["detector"]].runs(wildcards["dataset"])
         images = study.images(wildcards["dataset"]) / parse_shard(wildcards["shard"])[1]
@@ -179,7 +213,7 @@ def simulate(
                 later.append(entry)
                 continue
             free[node] -= width
-            heapq.heappush(running, (now + overhead + task.seconds, task.name, node, width))
+            heapq.heappush(running, (now + overhead * task.starts + task.seconds, task.name, node, width))
         for entry in later:
             heapq.heappush(queue, entry)
 
@@ -205,23 +239,34 @@ def simulate(
             ended = []
         start()
     useful = sum(task.seconds * (slots if task.width == ALL else task.width) for task in work)
-    return Schedule(now, useful, nodes * slots, sum(task.width != 0 for task in work), overhead)
+    return Schedule(now, useful, nodes * slots, sum(task.starts for task in work if task.width), overhead)
 
 
 def _gpus(slots: int) -> str:
     return "one GPU" if slots == 1 else f"{slots} GPUs"
 
 
-def by_stage(work: Iterable[Task]) -> Mapping[str, tuple[int, float, float]]:
-    """Of every stage on the cluster: the number of jobs, their seconds together, and the share that was measured."""
-    sums: dict[str, tuple[int, float, float]] = {}
+class StageCost(NamedTuple):
+    """What a stage costs on the cluster. starts: of Snakemake; measured: the share of the seconds."""
+
+    jobs: int
+    seconds: float
+    measured: float
+    starts: int
+
+
+def by_stage(work: Iterable[Task]) -> Mapping[str, StageCost]:
+    """What every stage on the cluster costs."""
+    stages: dict[str, list[Task]] = {}
     for task in work:
         if task.width:
-            jobs, seconds, known = sums.get(task.stage, (0, 0.0, 0.0))
-            sums[task.stage] = (jobs + 1, seconds + task.seconds, known + task.seconds * task.measured)
-    return {
-        stage: (jobs, seconds, known / seconds if seconds else 0.0) for stage, (jobs, seconds, known) in sums.items()
-    }
+            stages.setdefault(task.stage, []).append(task)
+    made = {}
+    for stage, parts in stages.items():
+        seconds, known = sum(task.seconds for task in parts), sum(task.seconds * task.measured for task in parts)
+        share = known / seconds if seconds else 0.0
+        made[stage] = StageCost(len(parts), seconds, share, sum(task.starts for task in parts))
+    return made
 
 
 def gpu_hours(work: Iterable[Task], slots: int) -> tuple[float, float]:
@@ -235,12 +280,20 @@ def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: flo
     from tabulate import tabulate
 
     stages = [
-        [stage, jobs, seconds / 3600, seconds / jobs, 100 * jobs * overhead / seconds if seconds else 0.0, 100 * known]
-        for stage, (jobs, seconds, known) in by_stage(work).items()
+        [
+            stage,
+            cost.jobs,
+            cost.seconds / 3600,
+            cost.seconds / cost.jobs,
+            100 * cost.starts * overhead / cost.seconds if cost.seconds else 0.0,
+            100 * cost.measured,
+        ]
+        for stage, cost in by_stage(work).items()
     ]
     runs = [(count, simulate(work, count, slots, overhead=overhead)) for count in nodes]
     walls = [[count, run.wall / 3600, 100 * run.efficiency, 100 * run.overhead_share] for count, run in runs]
     longest = max(work, key=lambda task: task.seconds)
+    named = longest.name if longest.starts == 1 else f"clocks of {longest.bundle}"
     over = [task for task in work if task.seconds > 60 * resources.LONGEST]
     used, billed = gpu_hours(work, slots)
     headers = ["stage", "jobs", "hours", "seconds per job", "Snakemake, %", "measured, %"]
@@ -249,6 +302,6 @@ def report(work: Sequence[Task], nodes: Sequence[int], slots: int, overhead: flo
         + "\n\n"
         + tabulate(walls, ["nodes", "wall hours", "efficiency, %", "Snakemake, %"], floatfmt=("d", ".2f", ".1f", ".1f"))
         + f"\n\nGPU hours: {used:.1f} computed, {billed:.1f} billed on nodes of {_gpus(slots)}"
-        + f"\nlongest job: {longest.name}, {longest.seconds / 3600:.1f} h"
+        + f"\nlongest job: {named}, {longest.seconds / 3600:.1f} h"
         + (f"; {len(over)} jobs would not end within a day: split or drop them" if over else "")
     )

@@ -259,7 +259,7 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
         # slurmd killed in the middle of a job, on the node where no clock runs.
 
         def doomed() -> tuple[str, str] | None:
-            clocks = {node for _, node in cluster.running("latency")}
+            clocks = {node for _, node in cluster.running("measure")}
             return next(((job, node) for job, node in cluster.running("segany") if node not in clocks), None)
 
         victim, node = wait_for("a segany job runs beside the clock", doomed, 200, snakemake)
@@ -269,12 +269,12 @@ def test_a_study_survives_what_clusters_do(root: Path, cluster: Cluster, tmp_pat
         cluster.call("slurm-node.sh", "start", node)
         returned = time.strftime("%Y-%m-%dT%H:%M:%S")
         assert cluster.node_states()[node] in ("idle", "mixed", "allocated")
-        wait_for("TIMEOUT", lambda: seen("latency", "TIMEOUT"), 200, snakemake)
+        wait_for("TIMEOUT", lambda: seen("measure", "TIMEOUT"), 200, snakemake)
         # Snakemake is killed while its jobs run.
-        orphans = wait_for("jobs run", lambda: cluster.running("latency") or cluster.running("segany"), 200, snakemake)
+        orphans = wait_for("jobs run", lambda: cluster.running("measure") or cluster.running("segany"), 200, snakemake)
         snakemake.kill()
         snakemake.wait()
-        assert cluster.running("latency") + cluster.running("segany"), "its jobs run on"
+        assert cluster.running("measure") + cluster.running("segany"), "its jobs run on"
     finally:
         if snakemake.poll() is None:
             snakemake.kill()
@@ -352,3 +352,38 @@ def test_a_preempted_job_goes_back_into_the_queue(root: Path, cluster: Cluster, 
     assert snakemake.returncode == 0, said[-4000:]
     assert states() == ["PREEMPTED", "COMPLETED"] and "PREEMPTED; it goes back into the queue" in said
     assert (project / table).is_file()
+
+
+def test_clocks_of_a_variant_are_one_job_and_fail_alone(root: Path, cluster: Cluster, tmp_path: Path) -> None:
+    """Two variants, two measures with a clock each: two jobs. What one of them cannot write stops no other."""
+    project = copy_project(root, tmp_path / "slurm")
+    clocks = ["latency", "throughput"]
+    short = {"images": 2, "min_seconds": 1}
+    study = STUDY | {"shards": 1, "study": STUDY["study"] | {"measures": clocks}}
+    study |= {"latency": STUDY["latency"] | short, "throughput": {**short, "batches": [1]}}
+    (project / "study.yaml").write_text(yaml.safe_dump(study))
+    before = {record.id for record in cluster.records()}
+    files = {
+        (measure, variant): f"results/{measure}/scenes/{variant}/eager.parquet"
+        for measure in clocks
+        for variant in STUDY["study"]["variants"]
+    }
+    log = project / "results" / "logs" / "throughput" / "scenes" / "grabcut" / "eager.json"
+    log.mkdir(parents=True)  # in the place of the job's record
+    with pytest.raises(AssertionError, match="throughput"):
+        run(project, command(*files.values(), "--configfile", "study.yaml", "--retries", "0"), cluster)
+    assert [key for key, file in files.items() if not (project / file).is_file()] == [("throughput", "grabcut")]
+    first = [record for record in cluster.records() if record.comment and record.id not in before]
+    together = sorted((record.comment, record.state) for record in first if "_together_" in record.comment)
+    expected = [("box_fill", "COMPLETED"), ("grabcut", "FAILED")]
+    assert together == [(f"rule_together_wildcards_scenes_{variant}_cpu", state) for variant, state in expected]
+    assert not any("_measure_" in record.comment for record in first)
+
+    log.rmdir()
+    run(project, command("latency", "throughput", "--configfile", "study.yaml"), cluster)
+    known = before | {record.id for record in first}
+    new = [record.comment for record in cluster.records() if record.comment and record.id not in known]
+    assert new == ["rule_measure_wildcards_throughput_scenes_grabcut_eager"], "the rest was kept"
+    for measure in clocks:
+        table = pq.read_table(project / f"results/study/tables/{measure}.parquet").to_pandas()
+        assert sorted(table["variant"]) == ["box_fill", "grabcut"] and (table["status"] == "ok").all()

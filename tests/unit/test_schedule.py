@@ -10,8 +10,9 @@ from sambench import graph
 from sambench.config import Study, read_study, read_study_file
 from sambench.errors import InputError
 from sambench.graph import PlannedJob, read_jobs
+from sambench.resources import CACHED_SECONDS, COMPILING_SECONDS
 from sambench.results.table import selected_tables
-from sambench.schedule import ALL, START, Task, by_stage, gpu_hours, read_seconds, report, simulate, tasks
+from sambench.schedule import ALL, START, Task, as_submitted, by_stage, gpu_hours, read_seconds, report, simulate, tasks
 
 
 def test_equal_jobs_fill_the_nodes() -> None:
@@ -138,6 +139,35 @@ def test_the_graph_is_that_of_the_rules(planned: tuple[Study, list[PlannedJob]],
     assert simulate(list(work.values()), 2).jobs == len(on_cluster)
 
 
+def test_the_clocks_of_a_variant_are_one_job(planned: tuple[Study, list[PlannedJob]], tmp_path: Path) -> None:
+    work = tasks(*planned, tmp_path)
+    one = "scenes/box_fill/eager"
+    clocks = [task for task in work if task.name in (f"latency/{one}", f"segevery/{one}/grid_16/time")]
+    together = as_submitted(work, longest=1440)
+    assert len(together) == len(work) - 1
+    (joined,) = [task for task in together if task.stage == "clocks"]
+    assert joined.seconds == sum(task.seconds for task in clocks) and joined.width == ALL and joined.starts == 2
+    assert simulate(together, 2).jobs == simulate(work, 2).jobs, "Snakemake starts as often"
+    assert {name for task in together for name in task.after} <= {task.name for task in together}
+    # A site's limit keeps them apart.
+    assert as_submitted(work, longest=30) == work
+
+
+def test_in_a_bundle_a_network_is_compiled_once(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("study: {variants: [sam_vit_h], runtimes: [fast]}\nresults: out\n")
+    study = read_study(read_study_file(tmp_path / "study.yaml"))
+    where = {"dataset": "scenes", "variant": "sam_vit_h", "runtime": "fast"}
+
+    def clock(measure: str, bundle: str) -> PlannedJob:
+        wanted = {"slurm_extra": "--exclusive", "together": bundle}
+        return PlannedJob("measure", where, [], [measure], f"out/benchmarks/{measure}/scenes/sam_vit_h.tsv", wanted)
+
+    def seconds(bundle: str) -> float:
+        return sum(task.seconds for task in tasks(study, [clock("latency", bundle), clock("throughput", bundle)]))
+
+    assert seconds("") - seconds("scenes/sam_vit_h/gpu") == COMPILING_SECONDS - CACHED_SECONDS
+
+
 def test_durations_are_measured_where_they_can_be(planned: tuple[Study, list[PlannedJob]], tmp_path: Path) -> None:
     name = "segany/scenes/box_fill/eager/ground_truth/1-of-2"
     file = tmp_path / "benchmarks" / f"{name}.tsv"
@@ -148,7 +178,7 @@ def test_durations_are_measured_where_they_can_be(planned: tuple[Study, list[Pla
     other = work["segany/scenes/box_fill/eager/ground_truth/0-of-2"]
     # 30 s of loading, and a few milliseconds for each prompt of 12 images.
     assert not other.measured and 30 < other.seconds < 40
-    assert by_stage(work.values())["segany"] == (2, 41.5 + other.seconds, 41.5 / (41.5 + other.seconds))
+    assert by_stage(work.values())["segany"] == (2, 41.5 + other.seconds, 41.5 / (41.5 + other.seconds), 2)
 
 
 def test_a_study_that_cannot_be_planned_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
