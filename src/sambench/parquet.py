@@ -94,7 +94,9 @@ def _table(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema) -> pa.
         extra, missing = set(frame.columns) - set(schema.names), set(schema.names) - set(frame.columns)
         if extra or missing:
             raise ValueError(f"{path.name}: missing columns {sorted(missing)}, unexpected {sorted(extra)}")
-        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        # What has no value at all is a column of floats to pandas, which Arrow makes no lists of.
+        lists = {field.name: object for field in schema if pa.types.is_list(field.type)}
+        table = pa.Table.from_pandas(frame.astype(lists), schema=schema, preserve_index=False)
     else:
         table = frame.select(schema.names).cast(schema)
     if finding := impossible(table, schema):

@@ -473,3 +473,20 @@ def test_masks_that_come_in_blocks_are_the_same(
     pd.testing.assert_frame_equal(after["segany"], before["segany"])
     one, two = (each["masks"].sort_values(["selection", "detector"], kind="stable") for each in (before, after))
     pd.testing.assert_frame_equal(one.reset_index(drop=True), two.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_masks_that_are_all_missing_are_written(count: int, tmp_path: Path) -> None:
+    """Of a detector that found nothing, or of a variant without weights: pandas takes their sizes for floats."""
+    rows = {
+        "image_id": 1,
+        "category_id": 1,
+        "score": 0.5,
+        "detector": "x",
+        "selection": "argmax",
+        "status": "no weights",
+    }
+    frame = pd.DataFrame([dict.fromkeys(MASKS.names) | rows] * count, columns=MASKS.names).astype({"rle_size": float})
+    file = tmp_path / "masks.parquet"
+    write_parquet(file, frame, MASKS, {})
+    assert read_parquet(file, MASKS)["rle_size"].to_pylist() == [None] * count
