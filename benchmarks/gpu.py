@@ -34,6 +34,7 @@ from sambench.evaluate.samplers import GRID, Sampler
 from sambench.evaluate.segany import ChosenIous, evaluate
 from sambench.evaluate.segany import plan as plan_prompts
 from sambench.measure import throughput
+from sambench.measure.batches import answer, plan
 from sambench.parity.models import load_cards
 from sambench.prompts import make_prompts
 from sambench.provenance import cpu_name
@@ -116,7 +117,7 @@ def random_variant(name: str, runtime: Runtime) -> Variant:
 
 def rates(variant: Variant, index: coco.Index, batches: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     """Images per second with their boxes, by batch size, as the stage `throughput` measures them."""
-    tasks = throughput.plan(index.images, index.instances)
+    tasks = plan(index.images, index.instances)
     device = torch.device(variant.runtime.device)
     rows = throughput.measure(variant, tasks, device, batches=batches, memory_limit_mib=None, min_seconds=seconds)
     return rows[rows["status"] == "ok"].to_dict("records")
@@ -132,7 +133,7 @@ def decoding(variant: Variant, count: int) -> float:
     for _ in range(8):
         synchronize()
         start = time.perf_counter()
-        throughput.answer(variant, features, boxes)
+        answer(variant, features, boxes)
         synchronize()
         times.append(1e3 * (time.perf_counter() - start) / count)
     return statistics.median(times[1:])

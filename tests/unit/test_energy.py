@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sambench.measure.batches import ImageBoxes
 from sambench.measure.energy import measure
 from sambench.measure.meters import CpuMeter, GpuMeter, Meter, Reading, meters, watching
-from sambench.measure.throughput import ImageBoxes
 from sambench.record_checks import impossible
 from sambench.records import ENERGY
 from sambench.results.tables.energy import SCHEMA, lines

@@ -1,18 +1,15 @@
 """What an image with its boxes costs in joules, where the machine has a meter.
 
-The images are gone through again and again as in `throughput`, while the meters of GPU and processors are read; before
+The images are gone through again and again as in `batches`, while the meters of GPU and processors are read; before
 that the machine is left alone, so that the power that it takes anyway can be subtracted. Clocks are recorded in any
 case, with the reasons why they were held down.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +17,9 @@ import pandas as pd
 import torch
 
 from sambench import records
-from sambench.device import synchronize
+from sambench.measure.batches import ImageBoxes, in_batches, plan
 from sambench.measure.meters import Meter, meters, watching
 from sambench.measure.session import Measured, MeasuringJob, as_table, observe
-from sambench.measure.throughput import ImageBoxes, answer, load, plan
-from sambench.prefetch import WORKERS, prefetch
 from sambench.status import NO_METER, OK
 from sambench.variants.base import Variant
 
@@ -47,21 +42,12 @@ def measure(
     with watching(found) as idle:
         time.sleep(idle_seconds)
     images = boxes = 0
-    with closing(prefetch(partial(load, variant), itertools.cycle(tasks), batch + WORKERS)) as source:
-
-        def step() -> int:
-            loaded = [next(source) for _ in range(batch)]
-            features = variant.encode_prepared([prepared for _, prepared in loaded])
-            for (task, _), values in zip(loaded, features, strict=True):
-                answer(variant, values, task.boxes)
-            synchronize()
-            return sum(len(task.boxes) for task, _ in loaded)
-
+    with in_batches(variant, tasks, batch) as step:
         step()
         with watching(found) as work:
             start = time.perf_counter()
             while images < len(tasks) or time.perf_counter() - start < min_seconds:
-                boxes += step()
+                boxes += step().boxes
                 images += batch
     common = {"batch": batch, "images": images, "boxes": boxes, "seconds": work.seconds}
     rows = []

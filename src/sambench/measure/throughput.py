@@ -1,71 +1,27 @@
 """How many images per second a variant gets through with their ground-truth boxes, at several batch sizes.
 
-A batch of images goes through the encoder at once, then every image's boxes are decoded and the chosen masks enlarged:
-the calls of the accuracy runs. Images are read from disk and prepared by threads ahead of the batch that is computed;
-how long the model had to wait for them is measured. Batches grow until memory ends, or the limit that is set to it.
+Images are gone through as in `batches`; how long the model had to wait for them is measured. Batches grow until memory
+ends, or the limit that is set to it.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from sambench import records
-from sambench.datasets.pictures import View, read_image, view_of
-from sambench.device import synchronize
+from sambench.measure.batches import ImageBoxes, in_batches, plan
 from sambench.measure.session import Measured, MeasuringJob, as_table, observe, out_of_memory
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, reset_peak, total_mib
-from sambench.prefetch import WORKERS, prefetch
 from sambench.status import MEMORY_LIMIT, OK
-from sambench.variants.base import Prompts, Variant
+from sambench.variants.base import Variant
 
 RECORD = records.THROUGHPUT
 SHARE = 0.9  # of the memory of the device or the host, where no limit is set
-
-
-@dataclass(frozen=True)
-class ImageBoxes:
-    """One image: its file, (height, width), and its boxes (K, 4) float32 as x0, y0, x1, y1."""
-
-    path: str
-    size: tuple[int, int]
-    boxes: np.ndarray
-    view: View | None = None
-
-
-def plan(images: pd.DataFrame, instances: pd.DataFrame) -> list[ImageBoxes]:
-    """One task per image. Tables carry the columns of results/records.py; every image has instances."""
-    xywh = instances[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
-    rows_of = instances.groupby("image_id").indices
-    return [
-        ImageBoxes(image.path, (image.height, image.width), boxes[rows_of[image.image_id]], view_of(image))
-        for image in images.itertuples(index=False)
-    ]
-
-
-def load(variant: Variant, task: ImageBoxes) -> tuple[ImageBoxes, Any]:
-    """A task with its prepared image; runs in a thread."""
-    height, width = task.size
-    return task, variant.prepare(read_image(task.path, width, height, task.view))
-
-
-def answer(variant: Variant, features: Any, boxes: np.ndarray) -> None:
-    """Decode the boxes of one image and enlarge the masks that the headline rule chooses; they stay on the device."""
-    for start in range(0, len(boxes), variant.decode_chunk):
-        candidates = variant.decode(features, Prompts(boxes=boxes[start : start + variant.decode_chunk]))
-        logits, _ = candidates.take(candidates.argmax())
-        candidates.upsampling.masks(logits)
 
 
 def pace(variant: Variant, tasks: Sequence[ImageBoxes], batch: int, min_seconds: float) -> dict[str, Any]:
@@ -75,29 +31,17 @@ def pace(variant: Variant, tasks: Sequence[ImageBoxes], batch: int, min_seconds:
     """
     images = boxes = 0
     waited = encoding = 0.0
-    with closing(prefetch(partial(load, variant), itertools.cycle(tasks), batch + WORKERS)) as source:
-        clock = start = time.perf_counter()
-        warm = False
-        while not warm or images < len(tasks) or clock - start < min_seconds:
-            loaded = [next(source) for _ in range(batch)]
-            ready = time.perf_counter()
-            features = variant.encode_prepared([prepared for _, prepared in loaded])
-            synchronize()
-            encoded = time.perf_counter()
-            for (task, _), values in zip(loaded, features, strict=True):
-                answer(variant, values, task.boxes)
-            synchronize()
-            waited, encoding = waited + ready - clock, encoding + encoded - ready
-            images, boxes = images + batch, boxes + sum(len(task.boxes) for task, _ in loaded)
-            clock = time.perf_counter()
-            if not warm:
-                warm, start = True, clock
-                images = boxes = 0
-                waited = encoding = 0.0
+    with in_batches(variant, tasks, batch) as step:
+        start = now = step().ended
+        while images < len(tasks) or now - start < min_seconds:
+            done = step()
+            images, boxes = images + batch, boxes + done.boxes
+            waited, encoding = waited + done.wait_seconds, encoding + done.encode_seconds
+            now = done.ended
     return {
         "images": images,
         "boxes": boxes,
-        "seconds": clock - start,
+        "seconds": now - start,
         "encode_seconds": encoding,
         "wait_seconds": waited,
     }
