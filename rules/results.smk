@@ -5,10 +5,18 @@ from sambench.results.parts import part_settings, parted
 TABLES = selected_tables(study)
 FIGURES = selected_figures([table.name for table in TABLES])  # each with the tables that it is drawn from
 TABLE_FILES = [table.file(FOLDER) for table in TABLES]
-TABLE_MODULES = [table.module for table in TABLES]
+TABLE_MODULES = [module for table in TABLES for module in table.modules]
 STUDY = {key: value for key, value in study.plain.items() if key not in ("variants", "detectors", "site")}
 PARTED = parted(study)
 OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
+
+
+def figure_modules(figure):
+    """What a change of a figure comes from: its own module, and what its tables declare for it."""
+    return [
+        all_figures()[figure].module,
+        *[module for name in FIGURES[figure] for module in all_tables()[name].modules],
+    ]
 
 
 rule tables:
@@ -70,7 +78,7 @@ rule table:
     conda:
         "../envs/sambench.yaml"
     params:
-        code=lambda wildcards: code("table", all_tables()[wildcards.table].module),
+        code=lambda wildcards: code("table", *all_tables()[wildcards.table].modules),
         results=results_folder,
         folder=study_folder,
         settings=lambda wildcards: all_tables()[wildcards.table].settings(study),
@@ -129,7 +137,7 @@ rule figure:
     conda:
         "../envs/sambench.yaml"
     params:
-        code=lambda wildcards: code("figure", "sambench.results.figures", all_figures()[wildcards.figure].module),
+        code=lambda wildcards: code("figure", "sambench.results.figures", *figure_modules(wildcards.figure)),
         folder=study_folder,
         tables=lambda wildcards: FIGURES[wildcards.figure],
     script:

@@ -20,7 +20,6 @@ from sambench.results import decide, pictures
 from sambench.results.finished import Finished, category_names, find_study
 from sambench.results.statistics import BETTER, UNDECIDED, WORSE
 from sambench.results.table import find_table, typed
-from sambench.results.tables.summary import SCHEMA
 from sambench.status import OK
 
 IMAGES, PER_IMAGE = 200, 4
@@ -71,7 +70,7 @@ def study(results: Path, name: str, iou: Mapping[str, np.ndarray], costs: Mappin
         | dict((costs or {}).get(variant, {}))
         for variant in iou
     ]
-    write_parquet(Path(table.file(results / name)), typed(lines, SCHEMA), SCHEMA, {})
+    write_parquet(Path(table.file(results / name)), typed(lines, table.schema), table.schema, {})
     return find_study(results / name)
 
 

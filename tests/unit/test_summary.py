@@ -73,13 +73,13 @@ def rows() -> pd.DataFrame:
         {"variant": "fill", "status": NO_NETWORK},
     ]
     tables = {
-        "box": typed(scores("box", net=80.0, fill=60.0, **missing), accuracy.SCHEMA),
-        "point": typed(points, accuracy.SCHEMA),
-        "AP": typed(precision, average_precision.SCHEMA),
-        "everything": typed(everything, segevery.SCHEMA),
-        "time": typed(times, latency.SCHEMA),
+        "accuracy_boxes": typed(scores("box", net=80.0, fill=60.0, **missing), accuracy.SCHEMA),
+        "accuracy_points": typed(points, accuracy.SCHEMA),
+        "average_precision": typed(precision, average_precision.SCHEMA),
+        "segevery": typed(everything, segevery.SCHEMA),
+        "latency": typed(times, latency.SCHEMA),
         "throughput": typed(rates, throughput.SCHEMA),
-        "cost": typed(costs, EFFICIENCY),
+        "efficiency": typed(costs, EFFICIENCY),
     }
     facts = {"net": {"licence_code": "MIT", "licence_weights": "MIT", "weights": "official file"}}
     return summary.summary(JOBS, tables, facts)
@@ -117,13 +117,13 @@ def test_clicks_and_spoilt_images_are_one_number_each() -> None:
         {**HERE, "prompt": "box", "corruption": name, "level": level, "drop": drop, "status": OK}
         for name, level, drop in (("clean", 0.0, 0.0), ("all", 0.0, 12.5), ("all", 5.0, 30.0), ("fog", 5.0, 40.0))
     ]
-    tables = {"clicks": typed(clicked, interactive.SCHEMA), "spoilt images": typed(spoilt, corruptions.SCHEMA)}
+    tables = {"interactive": typed(clicked, interactive.SCHEMA), "corruptions": typed(spoilt, corruptions.SCHEMA)}
     (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
     assert [row["miou_3_clicks"], row["noc_85"], row["corruption_drop"], row["status"]] == [75.0, 2.5, 12.5, OK]
-    tables["clicks"] = typed(clicked[:4], interactive.SCHEMA)
+    tables["interactive"] = typed(clicked[:4], interactive.SCHEMA)
     (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
     assert [row["miou_3_clicks"], row["noc_85"]] == [90.0, 1.5], "the box first, where there are no clicks alone"
-    tables = {"clicks": typed([{**HERE, "protocol": "clicks", "status": NO_WEIGHTS}], interactive.SCHEMA)}
+    tables = {"interactive": typed([{**HERE, "protocol": "clicks", "status": NO_WEIGHTS}], interactive.SCHEMA)}
     (row,) = summary.summary(JOBS[:1], tables, {}).to_dict("records")
     assert pd.isna(row["noc_85"]) and row["status"] == "no weights (clicks)"
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sambench.measure import agreement, throughput
+from sambench.measure.batches import ImageBoxes, plan
 from sambench.measure.session import MeasuringJob, observe
 from sambench.memory import total_mib
 from sambench.parquet import read_parquet, write_parquet
@@ -31,7 +32,7 @@ FACTS = {"dataset": "d", "variant": "v", "runtime": "eager", "device": "x", "wei
 
 
 @pytest.fixture
-def tasks(tmp_path: Path) -> list[throughput.ImageBoxes]:
+def tasks(tmp_path: Path) -> list[ImageBoxes]:
     """Three images of 40 x 30 pixels, with one, two and three boxes."""
     images = pd.DataFrame(
         [{"image_id": k, "path": str(tmp_path / f"{k}.png"), "width": 40, "height": 30} for k in (1, 2, 3)]
@@ -41,7 +42,7 @@ def tasks(tmp_path: Path) -> list[throughput.ImageBoxes]:
     instances = pd.DataFrame(
         [{"image_id": k, "x": 2.0, "y": 3.0, "w": 4.0 + n, "h": 5.0} for k in (1, 2, 3) for n in range(k)]
     )
-    return throughput.plan(images, instances)
+    return plan(images, instances)
 
 
 class Steady(BoxFill):
@@ -70,18 +71,18 @@ class Steady(BoxFill):
         return super().decode(features, prompts)
 
 
-def measure(variant: Steady, tasks: list[throughput.ImageBoxes], **settings: Any) -> pd.DataFrame:
+def measure(variant: Steady, tasks: list[ImageBoxes], **settings: Any) -> pd.DataFrame:
     return throughput.measure(
         variant, tasks, CPU, **{"batches": [1, 2, 4], "memory_limit_mib": None, "min_seconds": 0} | settings
     )
 
 
-def test_boxes_are_those_of_the_image_as_edges(tasks: list[throughput.ImageBoxes]) -> None:
+def test_boxes_are_those_of_the_image_as_edges(tasks: list[ImageBoxes]) -> None:
     assert [len(task.boxes) for task in tasks] == [1, 2, 3]
     assert tasks[1].boxes.tolist() == [[2, 3, 6, 8], [2, 3, 7, 8]] and tasks[1].size == (30, 40)
 
 
-def test_every_batch_size_goes_through_all_images(tasks: list[throughput.ImageBoxes], tmp_path: Path) -> None:
+def test_every_batch_size_goes_through_all_images(tasks: list[ImageBoxes], tmp_path: Path) -> None:
     variant = Steady()
     runs = measure(variant, tasks)
     # One batch to warm up, then until all three images are done.
@@ -98,7 +99,7 @@ def test_every_batch_size_goes_through_all_images(tasks: list[throughput.ImageBo
     assert table["boxes_per_image"].tolist() == [2.0, 2.25, 2.0]
     write_table(tmp_path, throughput_table.TABLE, table, {})
     assert read_parquet(tmp_path / "throughput.parquet", throughput_table.SCHEMA).num_rows == 3
-    best = throughput_table.best(table)["d", "v", "eager"]
+    best = throughput_table.lent(table)["d", "v", "eager"]
     assert best["throughput_img_s"] == table["throughput_img_s"].max()
 
 
@@ -125,12 +126,12 @@ def test_the_table_says_where_the_encoder_runs_per_prompt(
     assert pd.isna(line["encode_img_s"]) if early else line["encode_img_s"] == 8
 
 
-def test_it_goes_on_until_enough_time_has_passed(tasks: list[throughput.ImageBoxes]) -> None:
+def test_it_goes_on_until_enough_time_has_passed(tasks: list[ImageBoxes]) -> None:
     (run,) = measure(Steady(), tasks, batches=[1], min_seconds=0.3).to_dict("records")
     assert run["seconds"] >= 0.3 and run["images"] > 6
 
 
-def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.ImageBoxes]) -> None:
+def test_reading_goes_on_while_the_model_computes(tasks: list[ImageBoxes]) -> None:
     class Reader(Steady):
         def prepare(self, image: np.ndarray) -> Any:
             time.sleep(0.2)
@@ -144,7 +145,7 @@ def test_reading_goes_on_while_the_model_computes(tasks: list[throughput.ImageBo
     assert waiting["images"] / waiting["seconds"] > 1 / 0.2, "images are not read one after the other"
 
 
-def test_batches_grow_until_memory_ends(tasks: list[throughput.ImageBoxes], tmp_path: Path) -> None:
+def test_batches_grow_until_memory_ends(tasks: list[ImageBoxes], tmp_path: Path) -> None:
     runs = measure(Steady(room=2), tasks, batches=[8, 1, 2, 4])
     assert runs["batch"].tolist() == [1, 2, 4] and runs["status"].tolist() == [OK, OK, OUT_OF_MEMORY]
     assert runs["requested_mib"].tolist()[2] == 1536.0 and runs["peak_memory_mib"][2] > 10
@@ -155,9 +156,7 @@ def test_batches_grow_until_memory_ends(tasks: list[throughput.ImageBoxes], tmp_
     assert nothing["status"].tolist() == [OUT_OF_MEMORY] and not nothing["best"].any()
 
 
-def test_a_batch_over_the_limit_is_not_tried(
-    tasks: list[throughput.ImageBoxes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_over_the_limit_is_not_tried(tasks: list[ImageBoxes], monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = iter([100.0, 300.0, 500.0])  # before, batch 1, batch 2: 200 MiB a step, 900 for batch 4
     monkeypatch.setattr(throughput, "peak_mib", lambda device: next(peaks))
     variant = Steady()
@@ -167,7 +166,7 @@ def test_a_batch_over_the_limit_is_not_tried(
     assert 512 < total_mib(CPU) < 2**25
 
 
-def test_a_bug_is_not_a_want_of_memory(tasks: list[throughput.ImageBoxes]) -> None:
+def test_a_bug_is_not_a_want_of_memory(tasks: list[ImageBoxes]) -> None:
     class Broken(Steady):
         def encode_prepared(self, prepared: Any) -> list[Any]:
             raise RuntimeError("shapes do not match")

@@ -12,7 +12,7 @@ from sambench.provenance import provenance
 from sambench.records import IMAGES, INSTANCES, PICKS, PROMPTS
 from sambench.results import paired
 from sambench.results.finished import category_names
-from sambench.results.tables.summary import headlines
+from sambench.results.headlines import headlines
 from sambench.script import run
 
 

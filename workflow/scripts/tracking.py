@@ -14,7 +14,6 @@ from sambench.files import is_file, write_text
 from sambench.parquet import inputs
 from sambench.results import runs
 from sambench.results.table import find_table
-from sambench.results.tables.summary import page
 from sambench.results.tracking import LONGEST_TAG, Server, log_campaign, tracking_uri
 from sambench.script import run
 
@@ -40,7 +39,7 @@ def main(
     uri = tracking_uri(server)
     there = Server(uri) if uri else Server(f"sqlite:///{(results / 'mlflow.db').resolve()}", results / "mlartifacts")
     found = {name: (find_table(name), find_table(name).read(folder)) for name in tables}
-    summary = found["summary"][1]
+    table, summary = found["summary"]
     data = {name: data_of(name, files, results) for name, files in annotations.items()}
     jobs = [tuple(job) for job in summary[list(runs.KEY)].itertuples(index=False)]
     facts = {
@@ -57,7 +56,7 @@ def main(
             file.relative_to(folder).as_posix(): file for file in sorted((folder / kind).rglob("*")) if file.is_file()
         }
     more = "… and more: see tables/summary.md among the artifacts"
-    text = runs.clipped(page(summary), LONGEST_TAG, more)
+    text = runs.clipped(table.page(summary) if table.page else "", LONGEST_TAG, more)
     contents = {address: digest(file) for address, file in files.items()}
     campaign = runs.parent(study, summary, text, children, contents)
     name = study["study"]["name"]

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from sambench import prompt_names
 from sambench.jobs import Job, instances_file
+from sambench.results.declared import Column, InSummary, Missing, not_ok
+from sambench.results.headlines import headline
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import Part, status_of
 from sambench.status import OK
@@ -71,6 +73,29 @@ def part(wanted: Callable[[str], bool]) -> Part:
         return accuracy(job, rows, settings["selections"], **settings["statistics"])
 
     return lines
+
+
+def summary(kind: str, order: int, wanted: Callable[[str], bool]) -> InSummary:
+    """The part of a table of mean IoU in the summary: of the headline prompt set. kind: box or point."""
+    ends = {"": "miou", "_low": "miou_low", "_high": "miou_high"}
+
+    def cells(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
+        first = rows.iloc[0]
+        found = {f"{kind}_prompt": first["prompt"]} | {f"miou_{kind}{end}": first[name] for end, name in ends.items()}
+        counts = {name: first[name] for name in ("instances", "images")} if first["instances"] else {}
+        return found | counts, not_ok([kind], rows)
+
+    return InSummary(
+        word=kind,
+        order=order,
+        columns=(
+            Column(name=f"{kind}_prompt", order=order, type=pa.string()),
+            *(Column(name=f"miou_{kind}{end}", order=order, unit="%") for end in ends),
+        ),
+        cells=cells,
+        chosen=lambda rows: rows[rows["prompt"] == headline(kind, rows["prompt"])],
+        asked=lambda study: any(wanted(name) for group in study["prompt_groups"] for name in study.prompt_types(group)),
+    )
 
 
 def accuracy(

@@ -12,10 +12,10 @@ import pandas as pd
 from sambench.errors import InputError, near_matches
 from sambench.results import paired
 from sambench.results.finished import Finished
+from sambench.results.headlines import HEADLINES
 from sambench.results.paired import Scores, System
 from sambench.results.statistics import Resampling, together, verdict
 from sambench.results.tables.comparison import LEAST
-from sambench.results.tables.summary import HEADLINES
 
 MOST = 20  # instances that are listed
 SEVERAL = "all"  # the subset that is everything

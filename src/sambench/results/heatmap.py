@@ -32,7 +32,7 @@ def distribution_chart(table: pd.DataFrame) -> Drawing:
 
     table: rows of the table `iou_distribution`. The static figure is about the headline prompts in the first runtime.
     """
-    from sambench.results.tables.summary import headlines
+    from sambench.results.headlines import headlines
 
     rows = table[(table["variant"] != CEILING) & table["p50"].notna()]
     if rows.empty:

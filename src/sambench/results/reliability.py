@@ -7,7 +7,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from sambench.results.tables.summary import HEADLINES
+from sambench.results.headlines import headlines
 
 PANEL, COLUMNS = 120, 6  # pixels of a side; panels in a row
 COLOURS = ("#4c78a8", "#f58518")
@@ -16,14 +16,12 @@ COLOURS = ("#4c78a8", "#f58518")
 def reliability_chart(bins: pd.DataFrame) -> alt.FacetChart | alt.Chart:
     """Mean IoU against predicted IoU, with the diagonal on which a prediction is right.
 
-    bins: rows of the table `calibration_bins`. Drawn are the headline box and point prompts (of the table `summary`) in
+    bins: rows of the table `calibration_bins`. Drawn are the headline box and point prompts in
     the first runtime of each variant; several data sets are told apart by dashes.
     """
     if bins.empty:
         return alt.Chart(pd.DataFrame({"text": ["no predicted IoU"]})).mark_text().encode(text="text:N")
-    present = set(bins["prompt"])
-    prompts = [next((name for name in names if name in present), "") for names in HEADLINES.values()]
-    prompts = [name for name in prompts if name] or bins["prompt"].drop_duplicates().tolist()[:1]
+    prompts = headlines(bins["prompt"])
     first = bins.groupby("variant", sort=False)["runtime"].transform("first")
     drawn = bins[bins["prompt"].isin(prompts) & (bins["runtime"] == first)]
     order = drawn["variant"].drop_duplicates().tolist()

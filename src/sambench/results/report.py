@@ -165,8 +165,8 @@ def _figure(figure: Figure, drawing: Drawing, svg: str) -> dict[str, Any]:
 
 def best(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
     """The variants of the Pareto front of each data set and machine, from the fastest to the most accurate."""
+    from sambench.results.headlines import headlines
     from sambench.results.plots.pareto import costs_beside_accuracy, measured_costs
-    from sambench.results.tables.summary import headlines
 
     if not any(name.startswith("accuracy") for name in tables):
         return None

@@ -14,8 +14,8 @@ import pandas as pd
 from sambench.jobs import EverythingJob, Job, efficiency_file, measured_file
 from sambench.parquet import read_provenance
 from sambench.provenance import digest, read_libraries
+from sambench.results.headlines import headlines
 from sambench.results.table import Table
-from sambench.results.tables.summary import headlines
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, NOT_INSTALLED, OK, OUT_OF_MEMORY
 
 KEY = ("dataset", "variant", "runtime")

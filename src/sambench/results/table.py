@@ -20,6 +20,7 @@ import pyarrow as pa
 from sambench.errors import InputError, near_matches
 from sambench.parquet import read_parquet
 from sambench.results import tables as modules
+from sambench.results.declared import Cost, InSummary, Loan
 from sambench.status import OK, summary
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Table:
     part: its lines about one prompt set of one job, where it comes in parts: (job, prompt set, rows with the columns of
         records.SEGANY, what else decides, see `parts.part_settings`).
     derived: it is made of other tables, and no published figure is about it.
+    summary, costs, lends: what it declares for other tables and figures.
+    completed: (itself, all tables) -> itself, for a table with columns that others declare; only the registry's table
+    has them, not the TABLE of its module. declared_in: the modules of these others.
     """
 
     name: str
@@ -73,11 +77,21 @@ class Table:
     page: Callable[[pd.DataFrame], str] | None = None
     part: Part | None = None
     derived: bool = False
+    summary: InSummary | None = None
+    costs: tuple[Cost, ...] = ()
+    lends: Loan | None = None
+    completed: Callable[[Table, Sequence[Table]], Table] | None = None
+    declared_in: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
         """The module that defines it: the code that a change of the table comes from."""
         return f"{modules.__name__}.{self.name}"
+
+    @property
+    def modules(self) -> list[str]:
+        """All modules that a change of the table comes from."""
+        return [self.module, *self.declared_in]
 
     def file(self, folder: str | Path) -> str:
         """Its Parquet file. folder: of the study, `Study.folder`."""
@@ -93,7 +107,8 @@ def all_tables() -> dict[str, Table]:
     """Every table by name, in the order of the report."""
     names = [module.name for module in iter_modules(modules.__path__) if not module.name.startswith("_")]
     found = [import_module(f"{modules.__name__}.{name}").TABLE for name in names]
-    return {table.name: table for table in sorted(found, key=lambda table: (table.order, table.name))}
+    found.sort(key=lambda table: (table.order, table.name))
+    return {table.name: table.completed(table, found) if table.completed else table for table in found}
 
 
 def find_table(name: str) -> Table:

@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sambench.results.declared import KEY, Cost
 from sambench.results.figure import Figure
-from sambench.status import OK
+from sambench.results.table import all_tables
 
-# Column -> what stands at the axis, dearest to the reader first.
-COSTS = {
-    "segany_ms": "time of one image and box, ms",
-    "batch_ms": "time per image at the best batch size, ms",
-    "flops_g": "operations of one image and box, GFLOPs",
-    "params_m": "parameters, M",
-}
 ACCURACY = ("accuracy_boxes", "accuracy_points")
-KEY = ["dataset", "variant", "runtime"]
 NOT_TIMED = "not timed"
 BELOW = 34  # pixels from an axis to the middle of its title
 
@@ -29,41 +22,38 @@ def enough(tables: frozenset[str]) -> bool:
     return bool(tables & {*ACCURACY}) and bool(tables - {*ACCURACY})
 
 
-def costs_beside_accuracy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of accuracy (with a number) with the columns of COSTS and `device`; a cost that was not measured is NaN.
+def all_costs() -> list[tuple[str, Cost]]:
+    """(table, cost) of everything that accuracy can stand against, dearest to the reader first."""
+    found = [(name, cost) for name, table in all_tables().items() for cost in table.costs]
+    return sorted(found, key=lambda entry: entry[1].order)
 
-    The time of `batch_ms` is that of an image and its ground-truth boxes in a batch, from the table `throughput`.
-    """
+
+def costs_beside_accuracy(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of accuracy (with a number) with a column per cost and `device`; a cost that was not measured is NaN."""
     from sambench.results.plots._accuracy import accuracy_rows
 
     rows = accuracy_rows(tables)
     rows = rows.loc[rows["miou"].notna(), [*KEY, "prompt", "selection", "miou", "miou_low", "miou_high"]]
-    for column in COSTS:
-        rows[column] = np.nan
-    rows["device"] = None
-    if "latency" in tables:
-        times = tables["latency"]
-        times = times[(times["status"] == OK) & (times["boxes"] == 1)]
-        rows = _joined(rows, times, KEY, ["segany_ms", "device"])
-    if "throughput" in tables:
-        rates = tables["throughput"]
-        rates = rates[rates["best"].fillna(False).astype(bool)]
-        rows = _joined(rows, rates.assign(batch_ms=1000 / rates["throughput_img_s"]), KEY, ["batch_ms", "device"])
-    if "efficiency" in tables:
-        rows = _joined(rows, tables["efficiency"], ["variant"], ["flops_g", "params_m"])
+    rows = rows.assign(**{cost.column: np.nan for _, cost in all_costs()}, device=None)
+    for name, cost in all_costs():
+        if name in tables:
+            rows = _joined(rows, cost.rows(tables[name]), cost.column)
     # Counts hold on any machine: what was not timed stands with the first one.
     timed = rows["device"].dropna()
     return rows.assign(device=rows["device"].fillna(NOT_TIMED if timed.empty else timed.iloc[0]))
 
 
-def _joined(rows: pd.DataFrame, other: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
+def _joined(rows: pd.DataFrame, other: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows with the cost in that column, and with its device where it is timed."""
+    keys = [name for name in KEY if name in other]
+    columns = [column, *(["device"] if "device" in other else [])]
     found = rows[keys].merge(other[[*keys, *columns]].drop_duplicates(keys), on=keys, how="left")
     return rows.assign(**{name: rows[name].where(rows[name].notna(), found[name].to_numpy()) for name in columns})
 
 
 def measured_costs(rows: pd.DataFrame) -> dict[str, str]:
-    """Those of COSTS that there are: times, or where nothing was timed what was counted."""
-    return {name: title for name, title in COSTS.items() if rows[name].notna().any()}
+    """The titles of those costs that there are: times, or where nothing was timed what was counted."""
+    return {cost.column: cost.title for _, cost in all_costs() if rows[cost.column].notna().any()}
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
@@ -71,7 +61,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
 
     from sambench.results.drawing import Drawing, choose, inline, nothing, small_title, stacked
     from sambench.results.front import HEIGHT, SIZE, front_panel
-    from sambench.results.tables.summary import headlines
+    from sambench.results.headlines import headlines
 
     rows = costs_beside_accuracy(tables)
     costs = measured_costs(rows)
@@ -119,7 +109,7 @@ FIGURE = Figure(
     title=TITLE,
     alt="Scatter of mean IoU over the time of an image, one point per variant and runtime; a dashed step line joins "
     "the Pareto front, whose variants are named. The numbers are in the tables Summary, Box prompts and Time.",
-    takes=(*ACCURACY, "latency", "throughput", "efficiency"),
+    takes=(*ACCURACY, *dict.fromkeys(name for name, _ in all_costs())),
     enough=enough,
     draw=draw,
     module=__name__,

@@ -15,8 +15,8 @@ TITLE = "Selection rules"
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Any:
     from sambench.results.drawing import dot_plot
+    from sambench.results.headlines import headlines
     from sambench.results.plots._accuracy import accuracy_rows
-    from sambench.results.tables.summary import headlines
 
     rows = accuracy_rows(tables)
     return dot_plot(

@@ -27,6 +27,7 @@ TABLE = by_parts(
     key=accuracy.KEY,
     selected=accuracy.selected,
     part=accuracy.part(accuracy.is_box),
+    summary=accuracy.summary("box", 10, accuracy.is_box),
     units=accuracy.UNITS,
     metrics="{column}/{prompt}",
     drawn_from=("accuracy_boxes",),

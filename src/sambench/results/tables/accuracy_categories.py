@@ -13,12 +13,12 @@ import pyarrow as pa
 from sambench.jobs import instances_file
 from sambench.results import accuracy, paired
 from sambench.results.finished import category_names
+from sambench.results.headlines import HEADLINES
 from sambench.results.paired import Scores
 from sambench.results.statistics import Resampling, together, verdict
 from sambench.results.table import Table, concat, typed
 from sambench.results.tables import comparison
 from sambench.results.tables.comparison import FEW_IMAGES, LEAST, NO_REFERENCE, REFERENCE, reference_of
-from sambench.results.tables.summary import HEADLINES
 from sambench.status import OK
 
 if TYPE_CHECKING:

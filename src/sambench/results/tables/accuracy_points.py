@@ -10,6 +10,10 @@ from sambench.results.parts import by_parts
 TITLE = "Point prompts"
 
 
+def is_point(prompt: str) -> bool:
+    return not accuracy.is_box(prompt)
+
+
 def draw(*tables: Any) -> Any:
     from sambench.results.figures import accuracy_chart
 
@@ -26,7 +30,8 @@ TABLE = by_parts(
     schema=accuracy.SCHEMA,
     key=accuracy.KEY,
     selected=accuracy.selected,
-    part=accuracy.part(lambda prompt: not accuracy.is_box(prompt)),
+    part=accuracy.part(is_point),
+    summary=accuracy.summary("point", 20, is_point),
     units=accuracy.UNITS,
     metrics="{column}/{prompt}",
     drawn_from=("accuracy_points",),

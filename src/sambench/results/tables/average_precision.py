@@ -12,6 +12,7 @@ import pyarrow as pa
 from sambench import records
 from sambench.jobs import Job
 from sambench.parquet import read_parquet
+from sambench.results.declared import BY_NAME, Column, InSummary, Missing, by_name, not_ok
 from sambench.results.table import Table
 from sambench.results.tables import boxes
 
@@ -62,6 +63,11 @@ def beside_boxes(jobs: Iterable[tuple[Job, pd.DataFrame]], detectors: pd.DataFra
     return table.reindex(columns=SCHEMA.names).reset_index(drop=True)
 
 
+def in_summary(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
+    cells = {name: by_name(rows, "detector", name) for name in ("ap", "boundary_ap")}
+    return cells, not_ok([f"AP {name}" for name in rows["detector"]], rows)
+
+
 def draw(*tables: Any) -> Any:
     from sambench.results.figures import precision_chart
 
@@ -84,6 +90,16 @@ TABLE = Table(
     build=build,
     units=dict.fromkeys([*records.PRECISION_NAMES, "boundary_ap", "box_ap"], "%"),
     metrics="{column}/{detector}",
+    summary=InSummary(
+        word="AP",
+        order=30,
+        columns=(
+            Column(name="ap", order=40, type=BY_NAME, unit="%", title="AP", note="AP with the boxes of"),
+            Column(name="boundary_ap", order=40, type=BY_NAME, unit="%"),
+        ),
+        cells=in_summary,
+        explanation="ap: average precision with the boxes of each detector;",
+    ),
     drawn_from=("average_precision",),
     draw=draw,
 )

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
+from sambench.results.declared import Column, InSummary, Missing, not_ok
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import Table, concat, status_of, typed
@@ -106,6 +107,12 @@ def _cell(rows: pd.DataFrame, clean: pd.Series, bootstrap: Mapping[str, int]) ->
     return cell | {"miou": iou.mean(), "miou_low": low, "miou_high": high, "worst_decile": worst.mean(), "drop": drop}
 
 
+def in_summary(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
+    """Of all common corruptions and severities."""
+    every = rows[(rows["corruption"] == ALL) & (rows["level"] == 0)]
+    return ({"corruption_drop": every["drop"].iloc[0]} if len(every) else {}), not_ok(["spoilt images"], rows.iloc[:1])
+
+
 def draw(*tables: Any) -> Any:
     from sambench.results.figures import curve_chart
 
@@ -155,6 +162,13 @@ TABLE = Table(
     units=dict.fromkeys(("miou", "miou_low", "miou_high", "drop", "worst_decile"), "%"),
     decimals={"level": 2},
     metrics="corruptions/{column}/{prompt}/{corruption}/{level}",
+    summary=InSummary(
+        word="spoilt images",
+        order=90,
+        columns=(Column(name="corruption_drop", order=70, unit="%"),),
+        cells=in_summary,
+        explanation="corruption_drop: how much of the mIoU the common corruptions cost on average.",
+    ),
     drawn_from=("corruptions",),
     draw=draw,
 )

@@ -14,6 +14,7 @@ import pyarrow as pa
 from sambench import records
 from sambench.jobs import efficiency_file
 from sambench.parquet import read_parquet
+from sambench.results.declared import Column, Cost, InSummary, first_of
 from sambench.results.table import Table, typed
 from sambench.status import OK
 
@@ -160,6 +161,19 @@ TABLE = Table(
     | {"eer": "%", "difference": "%", "checkpoint_mb": "MB"},
     decimals={"params_m": 3, "params_official_m": 3, "flops_g": 2, "macs_g": 2, "products_g": 2},
     metrics="{column}",
+    summary=InSummary(
+        word="cost",
+        order=70,
+        columns=(
+            Column(name="params_m", order=120, unit="M", decimals=3, title="params, M"),
+            *(Column(name=name, order=120, unit="G", decimals=2) for name in ("flops_g", "macs_g")),
+        ),
+        cells=first_of("cost", ("params_m", "flops_g", "macs_g", "checkpoint_mb")),
+    ),
+    costs=(
+        Cost(column="flops_g", order=30, title="operations of one image and box, GFLOPs"),
+        Cost(column="params_m", order=40, title="parameters, M"),
+    ),
     drawn_from=("efficiency", "latency"),
     draw=draw,
 )

@@ -14,6 +14,7 @@ from sambench import records
 from sambench.errors import InputError
 from sambench.jobs import EverythingJob
 from sambench.parquet import read_parquet, read_provenance
+from sambench.results.declared import BY_NAME, Column, InSummary, Missing, by_name, not_ok
 from sambench.results.table import Table, concat, status_of
 from sambench.status import ALL_CROWDS, OK
 
@@ -103,6 +104,11 @@ def average_recall(images: pd.DataFrame, limit: int) -> float:
     return 100 * float(matched.mean()) / instances
 
 
+def in_summary(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
+    cells = {"ar_1000": by_name(rows, "sampler", "ar_1000"), "everything_ms": by_name(rows, "sampler", "ms_per_image")}
+    return cells | {"device": rows["device"].iloc[0]}, not_ok(rows["sampler"], rows)
+
+
 TABLE = Table(
     name="segevery",
     order=50,
@@ -118,4 +124,14 @@ TABLE = Table(
     units={name: "ms" for name in SCHEMA.names if name.endswith("_ms") or name == "ms_per_image"}
     | {"peak_memory_mib": "MiB", "ar_100": "%", "ar_1000": "%"},
     metrics="{column}/{sampler}",
+    summary=InSummary(
+        word="everything",
+        order=40,
+        columns=(
+            Column(name="ar_1000", order=50, type=BY_NAME, unit="%", title="AR", note="AR@1000 of"),
+            Column(name="everything_ms", order=50, type=BY_NAME, unit="ms"),
+        ),
+        cells=in_summary,
+        explanation="ar_1000: average recall of segment everything by sampler.",
+    ),
 )

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
+from sambench.results.declared import KEY, Column, Cost, InSummary, Loan, Missing, not_ok
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.table import Table, concat, typed
 from sambench.status import OK
@@ -37,6 +38,10 @@ SCHEMA = pa.schema(
         pa.field("status", pa.string()),
     ]
 )
+
+
+RATE = Column(name="throughput_img_s", order=100, unit="images per second", decimals=3, title="images/s", digits=2)
+BEST_BATCH = Column(name="best_batch", type=pa.int32())
 
 
 def settings(study: Study) -> dict[str, Any]:
@@ -73,15 +78,28 @@ def lines(facts: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     return typed(rows, SCHEMA)
 
 
-def best(table: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """For each (dataset, variant, runtime) the columns of the table `latency`: throughput_img_s and best_batch."""
+def best(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the batch sizes with the most images per second, one per dataset, variant and runtime at most."""
+    return rows[rows["best"].fillna(False).astype(bool)]
+
+
+def lent(rows: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
     return {
-        (row["dataset"], row["variant"], row["runtime"]): {
-            "throughput_img_s": row["throughput_img_s"],
-            "best_batch": row["batch"],
-        }
-        for row in table[table["best"]].to_dict("records")
+        tuple(row[name] for name in KEY): {RATE.name: row[RATE.name], BEST_BATCH.name: row["batch"]}
+        for row in best(rows).to_dict("records")
     }
+
+
+def in_summary(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
+    fastest = best(rows)
+    if fastest.empty:
+        return {}, not_ok(["throughput"], rows.iloc[:1])
+    return {name: fastest[name].iloc[0] for name in (RATE.name, "device")}, []
+
+
+def batch_times(rows: pd.DataFrame) -> pd.DataFrame:
+    """The best rows with batch_ms, the time of an image and its ground-truth boxes in a batch."""
+    return best(rows).assign(batch_ms=lambda found: 1000 / found[RATE.name])
 
 
 TABLE = Table(
@@ -101,5 +119,8 @@ TABLE = Table(
     | {"seconds": "s", "peak_memory_mib": "MiB", "requested_mib": "MiB"},
     decimals={"throughput_img_s": 3, "encode_img_s": 3},
     metrics="throughput/{column}",
+    summary=InSummary(word="throughput", order=60, columns=(RATE,), cells=in_summary),
+    costs=(Cost(column="batch_ms", order=20, title="time per image at the best batch size, ms", rows=batch_times),),
+    lends=Loan(columns=(RATE, BEST_BATCH), cells=lent),
     series=dict.fromkeys(("throughput_img_s", "encode_img_s", "peak_memory_mib"), "batch"),
 )
