@@ -1,6 +1,6 @@
 """Runs that are ended, starved or disturbed at random moments: after the next run the tables are those of a calm one.
 
-    python tests/campaigns/crash.py                    30 kills, every disturbance once (make crash; 40 minutes)
+    python tests/campaigns/crash.py                    30 kills, a full disk at every stage, the rest once (make crash)
     python tests/campaigns/crash.py --kills 4 --minutes 10 --scenario kill --scenario disk
 
 What decides when a run is ended is what it does: a job's values beside its log tell that the stage has started. Every
@@ -23,7 +23,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,6 @@ STAGES = {
     "tracking": ("crash/mlflow.json",),
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-DISKS = 5  # of random sizes, so that they are full at different stages
 COMPARED = ("accuracy_boxes", "accuracy_points", "average_precision", "boxes", "comparison")  # tables without a clock
 
 
@@ -243,31 +243,44 @@ def clock(folder: Folder, dice: random.Random) -> str:
     return changed(folder, dice)
 
 
-def disk(folder: Folder, dice: random.Random) -> str:
-    """A disk fills up at a stage: one line says so, and with more space the next run ends well."""
-    place = Path(tempfile.mkdtemp(prefix="small-", dir=folder.path))
-    size = dice.randint(40, 900)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)], check=True)
+@contextlib.contextmanager
+def small_disk(base: Path) -> Iterator[Folder]:
+    """A finished study whose results lie on a disk of their own."""
+    place = base / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(place)], check=True)
     try:
-        other = Folder(place.with_name(f"full-{place.name}"), str(place / "results"))
-        process = other.start()
-        process.wait(900)
-        log = (other.path / "run.log").read_text(errors="replace")
-        if process.returncode and "no space left on device" not in log.lower() and "disk is full" not in log.lower():
-            raise Failed(f"a disk of {size} KiB: nothing says that it is full: {log[-600:]}")
-        traced = "Traceback" in log
-        other.check_whole()
-        subprocess.run(["mount", "-o", "remount,size=500m", str(place)], check=True)
-        other.finish()
-        if other.tables() != folder.tables():
-            raise Failed("after a full disk the tables are others")
-        return f"full at {size} KiB{', with a traceback' if traced else ''}" if process.returncode else "large enough"
+        folder = Folder(base / "small", str(place / "results"))
+        folder.finish()
+        yield folder
     finally:
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 
+def disk(folder: Folder, stage: str, dice: random.Random) -> str:
+    """The disk fills up while a stage is at work: one line says so, and with space again the next run ends well."""
+    folder.remove(stage)
+    since, process = time.time() - 0.01, folder.start()
+    while process.poll() is None and not folder.started(stage, since):
+        time.sleep(0.02)
+    time.sleep(dice.random() * 0.5)
+    filler = folder.results.parent / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    process.wait(900)
+    log = (folder.path / "run.log").read_text(errors="replace")
+    if process.returncode and "no space left on device" not in log.lower() and "disk is full" not in log.lower():
+        raise Failed(f"nothing says that the disk is full: {log[-600:]}")
+    folder.check_whole()
+    filler.unlink()
+    folder.finish()
+    traced = ", with a traceback" if "Traceback" in log else ""
+    return f"full{traced}" if process.returncode else "over before"
+
+
 SCENARIOS: dict[str, Callable[[Folder, random.Random], str]] = {
-    "removed": removed, "twice": twice, "together": together, "changed": changed, "clock": clock, "disk": disk,
+    "removed": removed, "twice": twice, "together": together, "changed": changed, "clock": clock,
 }  # fmt: skip
 
 
@@ -276,10 +289,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=120, help="no further round is begun after these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenario", choices=["kill", *SCENARIOS], action="append")
+    parser.add_argument("--scenario", choices=["kill", "disk", *SCENARIOS], action="append")
     options = parser.parse_args()
     dice = random.Random(options.seed)
-    wanted = options.scenario or ["kill", *SCENARIOS]
+    wanted = options.scenario or ["kill", "disk", *SCENARIOS]
     base, begin, failures, counts = (
         Path(tempfile.mkdtemp(prefix="sambench-crash-")),
         time.monotonic(),
@@ -291,21 +304,20 @@ def main() -> int:
     expected = calm.tables()
     stages = list(STAGES)
     dice.shuffle(stages)
-    rounds = [
-        (f"kill {stage}", lambda f, s=stage, h=SIGNALS[n % 3]: kill(f, s, h, dice))
+    disks = contextlib.ExitStack()
+    rounds: list[tuple[str, Folder, Callable[[Folder], str]]] = [
+        (f"kill {stage}", calm, partial(kill, stage=stage, how=SIGNALS[n % 3], dice=dice))
         for n, stage in enumerate(stages[n % len(stages)] for n in range(options.kills if "kill" in wanted else 0))
     ]
-    rounds += [
-        (name, lambda f, action=action: action(f, dice))  # type: ignore[misc]
-        for name, action in SCENARIOS.items()
-        for _ in range(DISKS if name == "disk" else 1)
-        if name in wanted and (name != "disk" or os.geteuid() == 0)
-    ]
-    for number, (name, action) in enumerate(rounds):
+    rounds += [(name, calm, partial(action, dice=dice)) for name, action in SCENARIOS.items() if name in wanted]
+    if "disk" in wanted and os.geteuid() == 0:
+        small = disks.enter_context(small_disk(base))
+        rounds += [(f"disk {stage}", small, partial(disk, stage=stage, dice=dice)) for stage in STAGES]
+    for number, (name, folder, action) in enumerate(rounds):
         if time.monotonic() - begin > 60 * options.minutes:
             print(f"{len(rounds) - number} rounds are left out: the time is over")
             break
-        start, folder = time.monotonic(), calm
+        start = time.monotonic()
         try:
             outcome = action(folder)
             if folder.tables() != expected:
@@ -315,6 +327,7 @@ def main() -> int:
             failures += 1
             outcome = f"FAILED: {error}"
         print(f"{number:>3}  {name:<24} {outcome}  ({time.monotonic() - start:.0f} s)", flush=True)
+    disks.close()
     print(", ".join(f"{name}: {count}" for name, count in counts.items()), f"as after a calm run; {failures} failed")
     if failures:
         print(f"kept: {base}")
