@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from sambench import resources
 from sambench.config import check_dataset, read_study, read_study_file
 from sambench.datasets import coco
+from sambench.datasets.annotations import read_document
 from sambench.datasets.inspection import Reading
-from sambench.detectors.registry import read_detectors
+from sambench.detectors.boxes import Limits
+from sambench.detectors.registry import Detector, read_detectors
+from sambench.detectors.stage import published_boxes
 from sambench.downloads.catalogue import Download, Retrieval, find, from_checkpoints, read_table, retrievals
 from sambench.downloads.store import default_offline
 from sambench.errors import InputError
@@ -57,10 +62,10 @@ def check(file: Path) -> Iterator[Finding]:
         yield Finding("stop", "config", *_split(error))
         return
     fetching = study.settings.download and not default_offline()
-    counts: dict[str, int] = {}
-    yield from check_data(study, fetching, counts)
-    study = counted(study, counts)
-    yield from check_boxes(study, fetching)
+    images: dict[str, pd.DataFrame] = {}
+    yield from check_data(study, fetching, images)
+    study = counted(study, {name: len(rows) for name, rows in images.items()})
+    yield from check_boxes(study, fetching, images)
     yield from check_weights(study, fetching)
     yield from check_prompts(study)
     yield from check_memory(study)
@@ -68,8 +73,8 @@ def check(file: Path) -> Iterator[Finding]:
     yield from check_time(study)
 
 
-def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator[Finding]:
-    """Index every data set that is here, as the study will. counts: filled with the number of its images."""
+def check_data(study: Study, fetching: bool, images: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+    """Index every data set that is here, as the study will. images: takes in its images, see coco.Index."""
     for name in study["datasets"]:
         entry = study.settings.datasets[name]
         if entry.generator:
@@ -98,7 +103,7 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
         except InputError as error:
             yield Finding("stop", "data", *_split(error))
             continue
-        counts[name] = len(index.images)
+        images[name] = index.images
         yield Finding("ok", "data", f"{name}: {len(index.images):,} images, {len(index.instances):,} instances")
         for reason, count in index.counts.items():
             if count:
@@ -107,8 +112,8 @@ def check_data(study: Study, fetching: bool, counts: dict[str, int]) -> Iterator
             yield Finding("warn", "data", f"{name}: {text} ({count:,})", "see docs/adding-a-dataset.md")
 
 
-def check_boxes(study: Study, fetching: bool) -> Iterator[Finding]:
-    """Where the boxes of detectors come from."""
+def check_boxes(study: Study, fetching: bool, images: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+    """Where the boxes of detectors come from, and what is wrong with published ones. images: of indexed data sets."""
     cards = read_detectors(study.plain["detectors"])
     fetched = retrievals(study)
     for dataset in study["datasets"]:
@@ -116,12 +121,31 @@ def check_boxes(study: Study, fetching: bool) -> Iterator[Finding]:
             card = cards[name]
             state = card.state(dataset, study.weights_folders)
             if state == OK:
-                yield Finding("ok", "boxes", f"{name} on {dataset}")
+                yield from _import(study, card, dataset, images)
             elif fetching and f"detectors/{name}" in fetched:
                 yield Finding("ok", "boxes", f"{name} on {dataset}: will be fetched first", f"sambench download {name}")
             else:
                 remedy = card.remedy(dataset, study.weights_folders)
                 yield Finding("warn", "boxes", f"{name} on {dataset}: {state}, so it has no figures", remedy)
+
+
+def _import(study: Study, card: Detector, dataset: str, images: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+    """Import the published boxes of a detector on an indexed data set, as the study will."""
+    published = card.result_file(dataset)
+    if not published or dataset not in images:
+        yield Finding("ok", "boxes", f"{card.name} on {dataset}")
+        return
+    files = [Path(path) for path in study.settings.datasets[dataset].annotation_files]
+    try:
+        document = read_document(files, segmentations=False)
+        limits = Limits(study.settings.detection.score_threshold, 1)  # what is wrong is looked for in all boxes
+        _, warnings = published_boxes(published, document, files[0], images[dataset], limits)
+    except InputError as error:
+        yield Finding("stop", "boxes", *_split(error))
+        return
+    yield Finding("ok", "boxes", f"{card.name} on {dataset}")
+    for text, count in warnings.items():
+        yield Finding("warn", "boxes", f"{card.name} on {dataset}: {text} ({count:,})", "see docs/adding-a-dataset.md")
 
 
 def check_weights(study: Study, fetching: bool) -> Iterator[Finding]:

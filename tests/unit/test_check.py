@@ -130,6 +130,24 @@ def test_the_file_of_the_variant_that_mine_is_like_is_right(folder: Path) -> Non
     assert of(run(path), "weights", "ok").text == "mine: known as tinysam"
 
 
+def test_published_boxes_are_looked_at(folder: Path) -> None:
+    own = yaml.safe_load(study(prompt_groups=["boxes"]).read_text())
+    own["prompt_groups"] = {"boxes": ["box", "theirs"]}
+    own["detectors"] = {"theirs": {"family": "theirs", "published": {"mine": "theirs.json"}}}
+    Path("study.yaml").write_text(yaml.safe_dump(own))
+    box = {"image_id": 1, "category_id": 1, "score": 95}
+
+    def found(bbox: list[float]) -> list[Finding]:
+        Path("theirs.json").write_text(json.dumps([box | {"bbox": bbox}]))
+        return [each for each in check(Path("study.yaml")) if each.about == "boxes"]
+
+    right, warning = found([5, 5, 6, 4])
+    assert right.level == "ok" and warning.level == "warn"
+    assert warning.text == "theirs on mine: scores above 1, which thresholds between 0 and 1 keep (1)"
+    (wrong,) = found([5, 5, 11, 9])
+    assert wrong.level == "stop" and "1 of 1 boxes that are corners x0, y0, x1, y1" in wrong.text
+
+
 def test_boxes_prompts_and_devices(folder: Path) -> None:
     path = study(
         variants=["grabcut"],

@@ -28,9 +28,17 @@ BOXES = np.array([[20, 10, 30, 20], [40, 30, 25, 35], [10, 25, 60, 12], [50, 5, 
 AS = {
     "corners x0, y0, x1, y1": lambda b: np.column_stack([b[:, :2], b[:, :2] + b[:, 2:]]),
     "centres x, y, width, height": lambda b: np.column_stack([b[:, :2] + b[:, 2:] / 2, b[:, 2:]]),
+    "y, x, height, width": lambda b: b[:, [1, 0, 3, 2]],
+    "corners y0, x0, y1, x1": lambda b: np.column_stack([b[:, :2], b[:, :2] + b[:, 2:]])[:, [1, 0, 3, 2]],
 }
+TURNED = ("y, x, height, width", "corners y0, x0, y1, x1")
 SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
-AS |= {f"fractions of the image ({name})": lambda b, make=make: make(b) / SCALE for name, make in AS.items()}
+AS |= {
+    f"fractions of the image ({name})": lambda b, make=make, turn=name in TURNED: (
+        make(b) / (SCALE[[1, 0, 3, 2]] if turn else SCALE)
+    )
+    for name, make in AS.items()
+}
 AS["fractions of the image (x, y, width, height)"] = lambda b: b / SCALE
 
 
@@ -54,9 +62,65 @@ def test_boxes_in_another_format_are_refused_with_its_name(tmp_path: Path, kind:
     with pytest.raises(InputError) as refusal:
         coco.index(path, tmp_path)
     assert str(refusal.value) == (
-        f"{path}: annotations: expected bbox as x, y, width, height in pixels, found 5 of 5 boxes that are {kind}; "
-        "convert them, or leave bbox out for the mask's own"
+        f"{path}: annotations: expected bbox as x, y, width, height in pixels, found 5 of 5 boxes that are {kind}"
+        + ", or masks with x and y exchanged" * (kind in TURNED)
+        + "; convert them, or leave bbox out for the mask's own"
     )
+
+
+# Each box in pixels of its image when that was resized; images are 90 x 70 and 45 x 60.
+@pytest.mark.parametrize(
+    ("resize", "words"),
+    [
+        (lambda box, w, h: box * 0.4, "pixels of images of 0.4 times the size"),
+        (lambda box, w, h: box * 640 / max(w, h), "pixels of images whose longest side is 640"),
+        (lambda box, w, h: box * 416 / np.array([w, h, w, h]), "pixels of images of 416 x 416"),
+    ],
+)
+def test_boxes_of_resized_images_are_refused_with_their_size(resize: Any, words: str) -> None:
+    inner = BOXES * 0.6
+    sizes = np.array([(WIDTH, HEIGHT)] * 5 + [(45, 60)] * 5)
+    whole = np.concatenate([BOXES, inner])
+    masks = np.column_stack([whole[:, :2], whole[:, :2] + whole[:, 2:]])
+    boxes = np.array([resize(box, *size) for box, size in zip(whole, sizes, strict=True)])
+    (finding,) = plausibility.boxes_of_masks(boxes, masks, sizes)
+    assert finding == plausibility.Finding(f"boxes that are {words}", 10, 10, sure=True)
+
+
+def test_polygons_of_other_images(tmp_path: Path) -> None:
+    path = dataset(tmp_path, BOXES)
+    document = json.loads(path.read_text())
+
+    def refit(width: float, height: float) -> dict[str, Any]:
+        scaled = json.loads(json.dumps(document))
+        for row in scaled["annotations"]:
+            row["segmentation"] = [(np.array(row["segmentation"][0]) * np.tile([width, height], 4)).tolist()]
+            del row["bbox"]
+        return scaled
+
+    path.write_text(json.dumps(refit(1 / WIDTH, 1 / HEIGHT)))
+    with pytest.raises(
+        InputError, match="expected segmentation in pixels of the image, found 5 of 5 polygons that are"
+    ):
+        coco.index(path, tmp_path)
+    path.write_text(json.dumps(refit(1.5, 1.5)))
+    told = coco.index(path, tmp_path).warnings
+    assert told == {"polygons that stick out of their image and are cut": 4}, "edges at 105, 105 and 87 of 90; 97 of 70"
+
+
+def test_what_is_there_twice_and_what_is_left_out(tmp_path: Path) -> None:
+    path = dataset(tmp_path, BOXES)
+    document = json.loads(path.read_text())
+    document["images"].append(document["images"][0] | {"id": 2})
+    again = [row | {"id": row["id"] + 10} for row in document["annotations"][:2]]
+    lost = [row | {"id": row["id"] + 20, "segmentation": [], "image_id": 2} for row in document["annotations"]] * 2
+    lost = [row | {"id": 100 + i} for i, row in enumerate(lost)]
+    path.write_text(json.dumps(document | {"annotations": document["annotations"] + again + lost}))
+    assert coco.index(path, tmp_path).warnings == {
+        "images that share their file with another": 2,
+        "instances that are there twice": 2,
+        "annotations that are left out, most of the 17": 10,
+    }
 
 
 def test_right_boxes_and_loose_boxes_are_told_apart(tmp_path: Path) -> None:
@@ -119,8 +183,37 @@ def test_without_ground_truth_the_image_decides(tmp_path: Path) -> None:
 def test_scores_above_1_and_images_without_boxes(tmp_path: Path) -> None:
     table, warnings = imported(tmp_path, BOXES, [97.0, 80.0, 1.0, 0.5, 3.0])
     assert warnings == {"scores above 1, which thresholds between 0 and 1 keep": 3} and len(table) == 5
+    _, warnings = imported(tmp_path, BOXES, [3.0, -1.5, 0.2, -4.0, 0.1])
+    assert warnings["scores below 0, which thresholds between 0 and 1 leave out"] == 2
     assert imported(tmp_path, BOXES[:0])[1] == {}, "a file without any box is empty, not wrong"
     assert imported(tmp_path, BOXES)[1] == {}
+
+
+def detected(**changes: Any) -> tuple[plausibility.Detected, dict[int, np.ndarray]]:
+    """Five objects of three categories in each of eight images, each found with its score; changes by column."""
+    ids, categories = np.repeat(np.arange(8), 5), np.tile([1, 2, 3, 1, 2], 8)
+    boxes, scores = np.tile(BOXES, (8, 1)), np.linspace(0.9, 0.3, 40)
+    truth = {image: np.column_stack([BOXES, categories[:5]]) for image in range(8)}
+    columns = {"boxes": boxes, "scores": scores, "image_ids": ids, "category_ids": categories} | changes
+    return plausibility.Detected(sizes=np.tile([WIDTH, HEIGHT], (len(columns["boxes"]), 1)), **columns), truth
+
+
+def test_detections_of_other_categories_images_and_files() -> None:
+    def texts(**changes: Any) -> dict[str, int]:
+        return {found.text: found.count for found in plausibility.boxes_of_detector(*detected(**changes))}
+
+    categories, scores = np.tile([1, 2, 3, 1, 2], 8), np.linspace(0.9, 0.3, 40)
+    assert texts() == {}
+    (text,) = texts(category_ids=categories + 1)
+    assert text.startswith("boxes on objects of other categories")
+    assert texts(category_ids=np.where(np.arange(40) % 3, categories + 1, categories)) == {}, "a third is right"
+    small = np.tile([70, 50, 3, 3], (40, 1)) + np.arange(40)[:, None] % 4
+    (text,) = texts(boxes=small)
+    assert text.startswith("boxes, the best of each image, of which next to none is on an object")
+    assert texts(scores=np.ones(40)) == {"scores that are all the same: average precision has no order": 40}
+    columns = {name: np.tile(getattr(detected()[0], name), 2) for name in ("scores", "image_ids", "category_ids")}
+    columns |= {"boxes": np.tile(BOXES, (16, 1)), "scores": np.concatenate([scores, scores / 2])}
+    assert texts(**columns) == {"boxes that are there twice": 40}
 
 
 def test_only_crowds(tmp_path: Path) -> None:

@@ -153,8 +153,8 @@ def check_size(entry: dict[str, Any], path: Path, place: str) -> tuple[int, int]
 def _categories(document: dict[str, Any], path: Path, lvis: bool) -> list[dict[str, Any]]:
     categories: list[dict[str, Any]] = document["categories"]
     if not categories:
-        used = {row.get("category_id") for row in document["annotations"]}
-        return [{"id": each} for each in sorted(each for each in used if type(each) is int and each >= 0)]
+        used = [row.get("category_id") for row in document["annotations"]]
+        return [{"id": each} for each in sorted({each for each in used if type(each) is int and each >= 0})]
     ids = checks.category_ids(document, path) or set()
     if len(ids) < len(categories):
         found = f"{len(categories) - len(ids)} repeated"

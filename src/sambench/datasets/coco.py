@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -150,11 +150,16 @@ def index(
     judged = _judged_categories(truth, sorted(pictures))
     total, evidence = len(truth.instances), array("d")
     truth.instances.clear()  # polygons go as their masks are drawn
+    warnings = _told(
+        plausibility.polygons_of_images(_polygons(chosen, pictures)), annotations, "segmentation in pixels of the image"
+    )
     drawn = _table(chosen, pictures, counts, evidence)
     if drawn.empty:
         raise _nothing_left(annotations, total, counts, [*bad.values()])
-    warnings = _check_boxes(np.asarray(evidence).reshape(-1, 10), annotations)
-    warnings |= _crowding(drawn, truth.federated)
+    pairs = np.asarray(evidence).reshape(-1, 10)
+    findings = plausibility.boxes_of_masks(pairs[:, :4], pairs[:, 4:8], pairs[:, 8:])
+    warnings |= _told(findings, annotations, f"bbox as {plausibility.STATED}", "leave bbox out for the mask's own")
+    warnings |= _repeated(drawn, pictures) | _left_out(counts, total) | _crowding(drawn, truth.federated)
     warnings |= inspection.warnings([(pictures[image_id].path, looks[image_id]) for image_id in sorted(pictures)])
 
     import pandas as pd  # takes longer than all else does for a command that wants the checks only
@@ -233,21 +238,41 @@ def _nothing_left(path: Path, total: int, counts: Mapping[str, int], bad: Sequen
     return checks.refusal(path, "annotations", "at least one instance with a mask", found, remedy)
 
 
-def _check_boxes(table: np.ndarray, path: Path) -> dict[str, int]:
-    """Warnings about annotation boxes that are not those of their masks; InputError where that is beyond doubt.
+def _polygons(
+    chosen: Sequence[Instance], pictures: Mapping[int, _Image]
+) -> Iterator[tuple[list[np.ndarray], int, int]]:
+    """The polygons of each instance that has some, with the width and height of its image."""
+    for instance in chosen:
+        if isinstance(instance.segmentation, list) and instance.segmentation:
+            picture = pictures[instance.image_id]
+            yield instance.segmentation, picture.width, picture.height
 
-    table: (N, 10), what `_draw` takes in as evidence.
-    """
-    if not len(table):
-        return {}
-    warnings = {}
-    for finding in plausibility.boxes_of_masks(table[:, :4], table[:, 4:8], table[:, 8:]):
+
+def _told(findings: Sequence[plausibility.Finding], path: Path, expected: str, remedy: str = "") -> dict[str, int]:
+    """Findings as warnings; InputError where one is beyond doubt."""
+    for finding in findings:
         if finding.sure:
-            remedy = "convert them, or leave bbox out for the mask's own"
             found = f"{finding.count} of {finding.total} {finding.text}"
-            raise checks.refusal(path, "annotations", f"bbox as {plausibility.STATED}", found, remedy)
-        warnings[finding.text] = finding.count
-    return warnings
+            raise checks.refusal(
+                path, "annotations", expected, found, ", or ".join(filter(None, ["convert them", remedy]))
+            )
+    return {finding.text: finding.count for finding in findings}
+
+
+def _repeated(drawn: pd.DataFrame, pictures: Mapping[int, _Image]) -> dict[str, int]:
+    """Warnings about images and instances that are there twice."""
+    files = Counter(picture.path for picture in pictures.values())
+    found = {
+        "images that share their file with another": sum(count for count in files.values() if count > 1),
+        "instances that are there twice": int(drawn.duplicated(["image_id", "category_id", "rle_counts"]).sum()),
+    }
+    least = {"instances that are there twice": plausibility.FEW * len(drawn)}
+    return {text: count for text, count in found.items() if count > least.get(text, 0)}
+
+
+def _left_out(counts: Mapping[str, int], total: int) -> dict[str, int]:
+    skipped = sum(counts[reason] for reason in (SKIPPED_AREA, SKIPPED_SEGMENTATION, SKIPPED_MASK))
+    return {f"annotations that are left out, most of the {total:,}": skipped} if 2 * skipped > total else {}
 
 
 def _crowding(drawn: pd.DataFrame, lvis: bool) -> dict[str, int]:

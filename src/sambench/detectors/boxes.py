@@ -143,7 +143,7 @@ def import_boxes(
         COCO,
     )
     image_ids, ids, scores, xywh = _columns(checked_results(path, "bbox", truth, annotations))
-    doubts = _doubts(path, image_ids, scores, xywh, document)
+    doubts = _doubts(path, image_ids, ids, scores, xywh, document)
     if warnings is not None:
         warnings |= doubts
     pictures = images.sort_values("image_id")
@@ -188,13 +188,18 @@ def _columns(
 
 
 def _doubts(
-    path: Path, image_ids: np.ndarray, scores: np.ndarray, boxes: np.ndarray, document: dict[str, Any]
+    path: Path,
+    image_ids: np.ndarray,
+    ids: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    document: dict[str, Any],
 ) -> dict[str, int]:
     """Warnings about published boxes; InputError where they are beyond doubt no x, y, width, height in pixels."""
     known: dict[int, list[list[float]]] = {}
     for row in document["annotations"]:
         if checks.is_box(row.get("bbox")):
-            known.setdefault(row["image_id"], []).append(row["bbox"])
+            known.setdefault(row["image_id"], []).append([*row["bbox"], row.get("category_id", UNKNOWN)])
     truth = {image_id: np.array(boxes, dtype=np.float64) for image_id, boxes in known.items()}
     if not len(image_ids):
         return {}
@@ -202,13 +207,12 @@ def _doubts(
     present, of_row = np.unique(image_ids, return_inverse=True)
     sides = np.array([sizes[image_id] for image_id in present.tolist()], dtype=np.float64)[of_row]
     warnings = {}
-    for finding in plausibility.boxes_of_detector(boxes, scores, image_ids, sides, truth):
+    found = plausibility.Detected(boxes, scores, image_ids, ids, sides)
+    for finding in plausibility.boxes_of_detector(found, truth):
         if finding.sure:
             expected, text = f"bbox as {plausibility.STATED}", f"{finding.count} of {finding.total} {finding.text}"
             raise checks.refusal(path, "", expected, text, "convert them")
         warnings[finding.text] = finding.count
-    if (above := int((scores > 1).sum())) > 0:
-        warnings["scores above 1, which thresholds between 0 and 1 keep"] = above
     without = len(truth.keys() - {*present.tolist()})
     if without:
         warnings["annotated images without a box"] = without

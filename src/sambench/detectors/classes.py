@@ -75,7 +75,7 @@ def read_categories(document: dict[str, Any], path: Path) -> list[Category]:
             raise checks.refusal(path, f"categories[{i}].name", "a name", found, "detectors find categories by name")
     used = {row.get("category_id") for row in document.get("annotations", ())}
     taken = {canonical(entry["name"]) for entry in entries if entry["id"] in used}
-    groups = {entry.get("supercategory") for entry in entries if entry["id"] in used}
+    groups = [entry.get("supercategory") for entry in entries if entry["id"] in used]
     return [
         Category(entry["id"], entry["name"])
         for entry in entries

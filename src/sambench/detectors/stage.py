@@ -37,6 +37,22 @@ class ShardBoxes:
     device: str = ""
 
 
+def published_boxes(
+    published: Path, document: dict[str, Any], annotations: Path, images: pd.DataFrame, limits: Limits
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The boxes of a published file in some images, and what looks wrong with the whole file, and how often.
+
+    document: the annotations of the data set, of the file `annotations`. Raises InputError as `import_boxes` does.
+    """
+    if document.get(RENUMBERED):
+        expected = "image ids that differ in all annotation files of the dataset"
+        remedy = "give the images ids of their own, so that it is clear which ones the boxes are of"
+        raise InputError(annotations, "images", expected=expected, found="the same ids", remedy=remedy)
+    known = [Category(each, "") for each in sorted(known_ids(document, annotations))]
+    warnings: dict[str, int] = {}
+    return import_boxes(published, document, annotations, known, images, limits, warnings), warnings
+
+
 def shard_boxes(
     detector: Detector,
     dataset: str,
@@ -68,13 +84,7 @@ def shard_boxes(
         return ShardBoxes(no_boxes(), facts, state, detector.remedy(dataset, folders))
     if published:
         facts["published_sha256"] = digest(published)
-        if document.get(RENUMBERED):
-            expected = "image ids that differ in all annotation files of the dataset"
-            remedy = "give the images ids of their own, so that it is clear which ones the boxes are of"
-            raise InputError(annotations, "images", expected=expected, found="the same ids", remedy=remedy)
-        warnings: dict[str, int] = {}
-        known = [Category(each, "") for each in sorted(known_ids(document, annotations))]
-        table = import_boxes(published, document, annotations, known, part, limits, warnings)
+        table, warnings = published_boxes(published, document, annotations, part, limits)
         for text, count in warnings.items():
             print(f"boxes {detector.name}: {published}: warning: {text}: {count}", file=sys.stderr)
         return ShardBoxes(table, facts | {"warnings": json.dumps(warnings)})
