@@ -236,7 +236,7 @@ def export(
     weights: WeightsFolders = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write the ONNX graphs of a variant: the very ones that runtimes with `engine: onnxruntime` are measured with.
+    """Write the ONNX graphs of a variant: the very ones that runtimes with an engine but torch are measured with.
 
     - `sambench export mobilesam -o graphs`
 
@@ -263,7 +263,7 @@ def export(
     state = cards[variant].availability(folders, graphs)
     if state != OK:
         raise InputError(variant, "onnx", expected="ok", found=state, remedy=cards[variant].explain(folders, graphs))
-    from sambench.variants.onnx_runtime import hand_out
+    from sambench.variants.onnx_graphs import hand_out
 
     for path in hand_out(build(cards[variant], Runtime(device="cpu"), folders), output):
         print(path)

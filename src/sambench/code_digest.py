@@ -41,15 +41,18 @@ DEFINITIONS = frozenset(f"{PACKAGE}.{name}" for name in ("records", "status", "j
 # Variables whose texts are parts of errors and messages.
 WORDS = frozenset(("remedy", "hint", "message", "reason", "expected"))
 # Chosen by the runtime, so they count only where it asks for them: `runtime_modules`.
-RUNTIMES = {
-    ("engine", "onnxruntime"): f"{PACKAGE}.variants.onnx_runtime",
-    ("attention", "sdpa"): f"{PACKAGE}.variants.fast",
+_GRAPHS, _ENGINES = f"{PACKAGE}.variants.onnx_graphs", f"{PACKAGE}.variants.engines"
+RUNTIMES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("attention", "sdpa"): (f"{PACKAGE}.variants.fast",),
+    **{("engine", name): (_GRAPHS, f"{_ENGINES}.onnx_runtime") for name in ("onnxruntime", "tensorrt", "coreml")},
+    ("engine", "openvino"): (_GRAPHS, f"{_ENGINES}.openvino"),
 }
+_CHOSEN = frozenset(module for modules in RUNTIMES.values() for module in modules)
 
 
 def runtime_modules(runtime: Mapping[str, Any]) -> list[str]:
     """The modules that a runtime of the configuration brings into play."""
-    return [module for (key, value), module in RUNTIMES.items() if runtime.get(key) == value]
+    return [module for (key, value), modules in RUNTIMES.items() if runtime.get(key) == value for module in modules]
 
 
 def source_digest(script: Path, *modules: str) -> str:
@@ -90,7 +93,7 @@ def _closure(imports: Iterable[tuple[str, tuple[str, ...]]], modules: Iterable[s
                 yield from _definition(_source(module), name)
             continue
         for name in _candidates(module, names):
-            if name in seen or name in PLUMBING or (name in RUNTIMES.values() and name not in asked):
+            if name in seen or name in PLUMBING or (name in _CHOSEN and name not in asked):
                 continue
             seen.add(name)
             file = _source(name)

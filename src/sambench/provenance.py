@@ -27,6 +27,8 @@ LIBRARIES = (
     "hotcoco",
     "onnx",
     "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
     "ultralytics-opencv-headless",
     "ultralytics",
 )

@@ -8,7 +8,7 @@ here only stands for "not given". Every cluster job reads this module: it import
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError
+
+from sambench.variants.engines import ENGINES
 
 T = TypeVar("T")
 
@@ -499,6 +501,26 @@ class Volumes(Section):
     clicks: Annotated[int, Field(ge=1, le=99)] = Field(description="clicks per volume and label")
 
 
+def _allowed_with(engine: str) -> dict[str, tuple[Any, ...]]:
+    """Values of a runtime's other keys that an engine takes; of `device` without its number. Not named: all."""
+    if engine == "torch":
+        return {"precision": ("float32",)}
+    kind = ENGINES[engine]
+    exported = {"dtype": ("float32",), "attention": ("native",), "compile": (False,)}
+    return {"device": tuple(kind.devices), **exported, "precision": tuple(kind.precisions)}
+
+
+def _engine_rule(engine: str) -> dict[str, Any]:
+    """The same as a JSON Schema."""
+    allowed = _allowed_with(engine)
+    then: dict[str, Any] = {key: {"enum": list(values)} for key, values in allowed.items() if key != "device"}
+    if "device" in allowed:
+        then["device"] = {"pattern": f"^({'|'.join(allowed['device'])})(:[0-9]+)?$"}
+    asked = {"properties": {"engine": {"const": engine}}}
+    # Without the key, it is torch.
+    return {"if": asked if engine == "torch" else {"required": ["engine"], **asked}, "then": {"properties": then}}
+
+
 class Runtime(Section):
     """How a variant is executed."""
 
@@ -512,10 +534,16 @@ class Runtime(Section):
         "attention out",
     )
     compile: bool = Field(False, description="compile the image encoder with torch.compile; needs a C++ compiler")
-    engine: Literal["torch", "onnxruntime"] = Field(
+    engine: Literal["torch", "onnxruntime", "openvino", "tensorrt", "coreml"] = Field(
         "torch",
-        description="`onnxruntime`: image encoder and mask decoder as exported ONNX graphs on the CPU in float32, for "
-        "cards with `onnx: true`; needs `device: cpu`",
+        description="other than `torch`: image encoder and mask decoder are exported ONNX graphs that this engine "
+        "runs, for cards with `onnx: true`; `onnxruntime` takes `device: cpu` or `cuda`, `tensorrt` `cuda`, `openvino` "
+        "and `coreml` `cpu`: docs/onnx.md",
+    )
+    precision: Maybe[Literal["float32", "bfloat16", "float16"]] = Field(
+        None,
+        description="what such an engine computes in: `openvino` also in `bfloat16`, `coreml` also in `float16`, "
+        "`tensorrt` in all; not given: `float32`",
     )
     decoder: Maybe[Literal["fast", "official"]] = Field(
         None,
@@ -523,22 +551,15 @@ class Runtime(Section):
     )
     threads: Count | None = Field(None, description="CPU threads; `null`: all cores that the job has")
 
-    # An exported graph runs on the CPU as it was exported.
-    ONNX: ClassVar[dict[str, Any]] = {"device": "cpu", "dtype": "float32", "attention": "native", "compile": False}
-    model_config = ConfigDict(
-        json_schema_extra={
-            "if": {"required": ["engine"], "properties": {"engine": {"const": "onnxruntime"}}},
-            "then": {"properties": {key: {"const": value} for key, value in ONNX.items()}},
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"allOf": [_engine_rule(name) for name in ("torch", *ENGINES)]})
 
     @model_validator(mode="after")
-    def _graphs_run_as_exported(self) -> Runtime:
-        if self.engine == "onnxruntime":
-            for key, value in self.ONNX.items():
-                if getattr(self, key) != value:
-                    words = str(value).lower()
-                    raise _mistake(f"{words} with the engine onnxruntime", str(getattr(self, key)).lower(), key)
+    def _engine_can_do_it(self) -> Runtime:
+        for key, allowed in _allowed_with(self.engine).items():
+            value = getattr(self, key)
+            if value is not None and (value.partition(":")[0] if key == "device" else value) not in allowed:
+                words = " or ".join(str(each).lower() for each in allowed)
+                raise _mistake(f"{words} with the engine {self.engine}", str(value).lower(), key)
         return self
 
 
@@ -723,8 +744,8 @@ class VariantCard(Card):
     )
     onnx: bool = Field(
         False,
-        description="`true`: its image encoder and mask decoder can be exported for `engine: onnxruntime` (SAM 1 and "
-        "its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM, EfficientTAM)",
+        description="`true`: its image encoder and mask decoder can be exported for engines other than torch (SAM 1 "
+        "and its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM, EfficientTAM)",
     )
     volumes: bool = Field(
         False,

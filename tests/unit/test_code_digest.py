@@ -45,7 +45,7 @@ STAGES = [
     *SCRIPTS[:5],
     *(f"{name}+{BASELINE}" for name in SCRIPTS[5:] if name != "average_precision"),
     *(f"{name}+{SAM}" for name in ("segany", "latency", "efficiency")),
-    f"segany+{SAM},{RUNTIMES['engine', 'onnxruntime']}",
+    f"segany+{SAM},{','.join(RUNTIMES['engine', 'onnxruntime'])}",
     "average_precision",
 ]
 
@@ -114,7 +114,7 @@ def test_words_versions_and_plumbing_change_no_stage(
     [
         ("variants/baselines.py", r"\Z", "\nEDITED = True\n", {s for s in STAGES if BASELINE in s}),
         ("variants/sam.py", r"FRAME = 1024", "FRAME = 1000", {s for s in STAGES if SAM in s}),
-        ("variants/onnx_runtime.py", r"OPSET = 17", "OPSET = 18", {s for s in STAGES if "onnx_runtime" in s}),
+        ("variants/onnx_graphs.py", r"OPSET = 17", "OPSET = 18", {s for s in STAGES if "onnx_runtime" in s}),
         ("measure/latency.py", r"BOX_SEED = 0", "BOX_SEED = 1", {s for s in STAGES if s[:7] in ("latency", "agreeme")}),
         ("measure/throughput.py", r"SHARE = 0.9", "SHARE = 0.8", {s for s in STAGES if s.startswith("throughput")}),
         ("evaluate/segevery.py", r"\Z", "\nEDITED = True\n", {s for s in STAGES if s.startswith("segevery")}),
@@ -152,7 +152,10 @@ def test_a_script_counts_for_its_stage_alone(
 
 def test_a_runtime_brings_its_modules() -> None:
     assert runtime_modules({"dtype": "float32", "compile": True}) == []
-    assert runtime_modules({"engine": "onnxruntime"}) == ["sambench.variants.onnx_runtime"]
+    assert runtime_modules({"engine": "onnxruntime"}) == [
+        "sambench.variants.onnx_graphs",
+        "sambench.variants.engines.onnx_runtime",
+    ]
     assert runtime_modules({"attention": "sdpa"}) == ["sambench.variants.fast"]
 
 

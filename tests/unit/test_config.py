@@ -74,7 +74,7 @@ def test_the_embedded_default_is_valid(registries: dict[str, Any]) -> None:
             True,
             "runtimes.onnx.compile: expected false with the engine onnxruntime, found true",
         ),
-        ("runtimes/mine", {"engine": "onnxruntime"}, "config: runtimes.mine.device: expected cpu with .* found auto"),
+        ("runtimes/mine", {"engine": "onnxruntime"}, "runtimes.mine.device: expected cpu or cuda with .* found auto"),
         ("detection/device", "mps", "config: detection.device: expected auto, cpu, cuda or cuda:N, found mps"),
         (
             "datasets/mine",

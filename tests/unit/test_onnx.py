@@ -20,11 +20,11 @@ from sambench.errors import InputError, UnsupportedRuntime
 from sambench.parity.fixtures import formula_image
 from sambench.parity.models import load_cards
 from sambench.status import NO_WEIGHTS, NOT_INSTALLED, UNSUPPORTED_RUNTIME
-from sambench.variants import onnx_runtime, sam, sam_efficient
+from sambench.variants import onnx_graphs, sam, sam_efficient
 from sambench.variants.base import ONNX, Prompts, Runtime
 from sambench.variants.cards import has_compiler
 from sambench.variants.encoders import efficientvit, repvit
-from sambench.variants.onnx_runtime import DECODER, ENCODER, RECEIPT, exported, use_onnx
+from sambench.variants.onnx_graphs import DECODER, ENCODER, RECEIPT, exported, use_onnx
 
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -108,7 +108,7 @@ def test_an_export_is_made_once_and_made_anew_for_other_weights(tmp_path: Path) 
 
 
 def test_a_graph_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    write = onnx_runtime.write_graph
+    write = onnx_graphs.write_graph
 
     def spoiled(network: nn.Module, *arguments: object) -> None:
         weight = next(network.parameters())
@@ -117,7 +117,7 @@ def test_a_graph_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_p
         write(network, *arguments)  # type: ignore[arg-type]
         weight.data = kept
 
-    monkeypatch.setattr(onnx_runtime, "write_graph", spoiled)
+    monkeypatch.setattr(onnx_graphs, "write_graph", spoiled)
     with pytest.raises(UnsupportedRuntime, match="differs from torch"):
         make("mobilesam", GRAPHS)
     assert not list((tmp_path / "cache" / "onnx").iterdir()), "nothing is left of it"
@@ -144,7 +144,15 @@ def test_which_cards_are_exported() -> None:
     assert Runtime("compile", **runtimes["compile"]) == Runtime("compile", compile=True)
 
 
-@pytest.mark.parametrize("change", [{"device": "cuda"}, {"dtype": "bfloat16"}, {"compile": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"device": "mps"}, {"dtype": "bfloat16"}, {"compile": True}, {"precision": "bfloat16"}),
+        *({"engine": "openvino", "device": "cuda"}, {"engine": "openvino", "precision": "float16"}),
+        *({"engine": "tensorrt"}, {"engine": "torch", "precision": "bfloat16"}),
+    ],
+    ids=str,
+)
 def test_a_runtime_that_graphs_cannot_have_is_refused_at_once(change: dict[str, object]) -> None:
     config = read_registries()
     config["runtimes"]["mine"] = {"device": "cpu", "engine": ONNX} | change

@@ -26,7 +26,7 @@ from sambench.variants.registry import attempt
 pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
-from sambench.variants.onnx_runtime import (
+from sambench.variants.onnx_graphs import (
     DECODER,
     ENCODER,
     RECEIPT,
@@ -118,9 +118,9 @@ def test_graphs_agree_with_eager(builder: Callable[[Runtime], NeuralVariant]) ->
 
 
 LIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "only zeros as logits": torch.zeros_like,  # as some engines do where a type runs out of range
+    "only 0 as logits": torch.zeros_like,  # as some engines do where a type runs out of range
     "logits that differ by 0.1": lambda values: 1.1 * values,
-    "logits that differ by nan": lambda values: values * float("nan"),
+    "logits that are not all finite": lambda values: values * float("nan"),
 }
 
 
@@ -140,7 +140,7 @@ def test_an_engine_that_lies_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("sambench.variants.registry.build", lambda *_, **__: make(small_sam_hq, GRAPHS))
     (tmp_path / "mobile_sam.pt").write_bytes(b"x")
     variant, status, reason = attempt(load_cards()["mobilesam"], GRAPHS, [tmp_path])
-    assert variant is None and status == UNSUPPORTED_RUNTIME and "differ by nan" in reason
+    assert variant is None and status == UNSUPPORTED_RUNTIME and "not all finite" in reason
 
 
 def test_the_user_gets_the_graphs_that_are_measured(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_the_user_gets_the_graphs_that_are_measured(tmp_path: Path) -> None:
     assert receipt["decoder"] == {"inputs": ["image_embed", "sparse"], "outputs": ["logits", "scores"]}
     assert receipt["sha256"][ENCODER] == digest(tmp_path / "mine" / ENCODER)
     # Fed by name, as the receipt has it, they answer as the variant does.
-    encoder, decoder = (Graph(tmp_path / "mine" / name, 1) for name in (ENCODER, DECODER))
-    assert encoder.names == receipt["encoder"]["inputs"] and decoder.names == receipt["decoder"]["inputs"]
+    encoder, decoder = (Graph(tmp_path / "mine" / name, GRAPHS) for name in (ENCODER, DECODER))
+    assert encoder.graph.inputs == receipt["encoder"]["inputs"] and decoder.graph.inputs == receipt["decoder"]["inputs"]
     (features,) = measured.encode([IMAGE])
     pixels = measured.pixels(measured.prepare(IMAGE))
     assert torch.equal(encoder.run(pixels)[0], features.maps["image_embed"])

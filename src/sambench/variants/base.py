@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 BOX, POINT, BOX_POINT = "box", "point", "box_point"
-TORCH, ONNX = "torch", "onnxruntime"  # engines
+TORCH, ONNX = "torch", "onnxruntime"  # engines; the others: engines/
 FAST, OFFICIAL = "fast", "official"  # decoders
 PER_IMAGE, PER_PROMPT = "per image", "per prompt"  # how often a variant's encoder runs
 MARGIN = 3  # cells beyond a crop that its last pixel may depend on: a cubic kernel reaches two
@@ -40,7 +40,9 @@ class Runtime:
     attention: `native`, each family's own code, or `sdpa`: torch's fused kernel also where segment-anything spells
         attention out; relative positions become its bias.
     compile: whether the image encoder goes through torch.compile.
-    engine: `torch`, or `onnxruntime`: image encoder and mask decoder exported to ONNX, on the CPU in float32.
+    engine: `torch`, or one of engines/: image encoder and mask decoder exported to ONNX; the rest stays in torch.
+    precision: what an engine other than torch computes in: `float32`, `bfloat16` or `float16`. What goes in and comes
+        out is float32.
     decoder: `fast`, the mask decoder with fewer products and the same function (fast_decoder.py), or `official`, the
         forward pass as published. An exported graph is always made of the official one.
     threads: CPU threads of torch; None leaves torch's own choice.
@@ -52,6 +54,7 @@ class Runtime:
     attention: str = "native"
     compile: bool = False
     engine: str = TORCH
+    precision: str = "float32"
     decoder: str = FAST
     threads: int | None = None
 

@@ -24,7 +24,8 @@ from sambench.status import (
     UNSUPPORTED_RUNTIME,
 )
 from sambench.variants import origin
-from sambench.variants.base import ONNX
+from sambench.variants.base import TORCH
+from sambench.variants.engines import ENGINES, absent
 from sambench.variants.likes import complete
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "sambench.variants"
 CEILING = "ground_truth"  # 100 % by definition: no competitor, and beside others it would only shrink their axes
-ONNX_MODULES = ("onnx", "onnxruntime")
 PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "CC0-1.0", "CC-BY-4.0"})
 
 
@@ -47,7 +47,7 @@ class Card:
     checkpoints: the files to load, in order: file, url, bytes, sha256, git_blob, sha256_source, package (a Python
         package that holds the file too), and weights_key, which says where in the file the weights to take are.
     plain_only: it has no torch network whose dtype, attention, compilation or engine a runtime could change.
-    onnx: its image encoder and mask decoder can be exported for runtimes with `engine: onnxruntime`.
+    onnx: its image encoder and mask decoder can be exported for runtimes with an engine other than torch.
     volumes: it segments volumes and not images.
     counts: known image_size (height, width), parameters, flops, macs and products, used instead of building it as the
         EER's reference.
@@ -135,14 +135,14 @@ class Card:
             return NOT_INSTALLED
         if runtime is not None and not runtime.plain and self.plain_only:
             return UNSUPPORTED_RUNTIME
-        if runtime is not None and runtime.engine == ONNX:
+        if runtime is not None and runtime.engine != TORCH:
             if not self.onnx:
                 return UNSUPPORTED_RUNTIME
-            if any(importlib.util.find_spec(name) is None for name in ONNX_MODULES):
+            if ENGINES[runtime.engine].missing_packages:
                 return NOT_INSTALLED
         if runtime is not None and runtime.compile and not has_compiler():
             return NOT_INSTALLED
-        if runtime is not None and runtime.missing_device():
+        if runtime is not None and lacking(runtime):
             return NO_DEVICE
         return OK if self.weights(folders) is not None else NO_WEIGHTS
 
@@ -155,16 +155,18 @@ class Card:
             return f"needs the package `{self.module}`: pip install 'sambench[{self.extra}]'"
         if state == NOT_INSTALLED and runtime is not None and runtime.compile:
             return "torch.compile needs a C++ compiler: install g++ or clang++, or name one in CXX"
-        if state == NOT_INSTALLED:
-            return f"needs the packages {' and '.join(ONNX_MODULES)}: pip install 'sambench[onnx]'"
-        if state == UNSUPPORTED_RUNTIME and runtime is not None and runtime.engine == ONNX and not self.plain_only:
+        if state == NOT_INSTALLED and runtime is not None:
+            engine = ENGINES[runtime.engine]
+            return f"needs {' and '.join(engine.missing_packages)}: pip install 'sambench[{engine.extra}]'"
+        if state == UNSUPPORTED_RUNTIME and runtime is not None and runtime.engine != TORCH and not self.plain_only:
             return "its card does not say `onnx: true`: there is no export of its family; choose engine torch"
         if state == UNSUPPORTED_RUNTIME:
             return (
                 "choose a runtime with dtype float32, attention native, compile false and engine torch, such as eager"
             )
         if state == NO_DEVICE and runtime is not None:
-            return f"{runtime.missing_device()}; choose a runtime with device auto or cpu"
+            other = "device auto or cpu" if runtime.engine == TORCH else "another engine"
+            return f"{lacking(runtime)}; choose a runtime with {other}"
         if state == NO_WEIGHTS:
             return self._how_to_get_weights(folders)
         return ""
@@ -180,6 +182,14 @@ class Card:
             return f"{by_hand} (no public address is known)"
         source = f" (from {', '.join(urls)})" if urls else ""
         return f"`sambench download {self.name}` brings the weights; or {by_hand}{source}"
+
+
+def lacking(runtime: Runtime) -> str:
+    """Which part of the machine a runtime asks for and does not find, in a few words; empty when it is there."""
+    missing = runtime.missing_device()
+    if missing or runtime.engine == TORCH:
+        return missing
+    return absent(runtime.engine, runtime.device)
 
 
 def has_compiler() -> bool:

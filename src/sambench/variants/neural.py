@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sambench.variants.base import FAST, ONNX, Features, Prompts, Runtime, Variant
+from sambench.variants.base import FAST, TORCH, Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
 from sambench.variants.loading import read_weights
 from sambench.variants.strict import load_strictly
@@ -67,7 +67,7 @@ class NeuralVariant(Variant):
     @property
     def fast(self) -> bool:
         """Whether prompts go through the fast decoder."""
-        return self.runtime.decoder == FAST and self.runtime.engine != ONNX
+        return self.runtime.decoder == FAST and self.runtime.engine == TORCH
 
     def load_files(self, paths: Sequence[Path]) -> None:
         (path,) = paths

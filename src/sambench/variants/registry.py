@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from sambench.errors import BadWeights, InputError, UnsupportedRuntime
 from sambench.status import BAD_WEIGHTS, NO_WEIGHTS, OK, UNSUPPORTED_RUNTIME
 from sambench.variants import origin
-from sambench.variants.base import ONNX
+from sambench.variants.base import TORCH
 from sambench.variants.cards import Card
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
         refuse_mistaken_files(card, paths, folders)
         load(variant, paths)
     variant.to_runtime()
-    if runtime.engine == ONNX:
-        from sambench.variants.onnx_runtime import use_onnx
+    if runtime.engine != TORCH:
+        from sambench.variants.onnx_graphs import use_onnx
 
         use_onnx(variant)
     return variant

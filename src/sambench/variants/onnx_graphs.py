@@ -1,4 +1,4 @@
-"""Variants through ONNX Runtime (runtimes with `engine: onnxruntime`): encoder and mask decoder as exported graphs.
+"""Variants as exported graphs (runtimes with an engine other than torch): image encoder and mask decoder.
 
 SAM 1 and its relatives, SAM-HQ, EfficientSAM, SAM 2, EdgeTAM and EfficientTAM. Both networks are exported by tracing,
 compared with torch on random input, and only then used. What has passed lies in the cache under a name that follows
@@ -6,8 +6,8 @@ from the weights, the code and the library versions, and is not made again:
 
     <cache>/onnx/<digest>/encoder.onnx, decoder.onnx, receipt.json
 
-Whenever graphs are loaded, they answer the same random input once more: an engine that gives zeros, or something else
-than torch gave, is refused (status `unsupported runtime`).
+Which engine then runs them (engines/) is not known here. Whenever graphs are loaded, they answer the same random input
+once more: an engine that gives zeros, or something else than torch gave, is refused (status `unsupported runtime`).
 
 The prompt encoder stays in torch: it is a few multiplications on a few numbers. The exporter by tracing is the one of
 torch that needs no further package.
@@ -21,8 +21,10 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ from sambench.code_digest import module_files
 from sambench.digests import digest as file_digest
 from sambench.errors import InputError, UnsupportedRuntime
 from sambench.files import default_cache
-from sambench.variants.base import Variant
+from sambench.variants import engines
+from sambench.variants.base import ONNX, Runtime, Variant
 from sambench.variants.efficient_sam import EfficientSamVariant
 from sambench.variants.efficient_tam import EfficientTamVariant
 from sambench.variants.hq_sam import HqSamVariant
@@ -43,7 +46,8 @@ from sambench.variants.sam import SamVariant
 from sambench.variants.sam2 import Sam2Variant
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the largest value
-LOADED_TOLERANCE = 1e-2  # the same from pixels to masks, when graphs are loaded
+# The same from pixels to masks, when graphs are loaded, by the numbers that an engine computes in.
+LOADED_TOLERANCE = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 2e-1}
 SAMPLES = 64  # values of each output that a receipt keeps
 PROMPTS = ((2, 3), (1, 2), (5, 7))  # prompts and their tokens: the first are traced, the others must come out right too
 OPSET = 17
@@ -101,23 +105,19 @@ class Decoding(nn.Module):
 
 
 class Graph(nn.Module):
-    """An exported network on the CPU, float32 in and out; arrays are handed over without a copy."""
+    """An exported network in an engine: float32 tensors in and out, on the device of the first."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
-
+    def __init__(self, path: Path, runtime: Runtime) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Idle workers of one graph would else spin on the cores that the other graph or torch computes on.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.names = [value.name for value in self.session.get_inputs()]
+        threads = runtime.threads or torch.get_num_threads()
+        self.graph = engines.load(
+            runtime.engine, path, device=runtime.device, precision=runtime.precision, threads=threads
+        )
 
     def run(self, *values: torch.Tensor) -> list[torch.Tensor]:
         # An input that the network does not need is not in the graph.
-        feed = {name: value.numpy(force=True) for name, value in zip(self.names, values, strict=True)}
-        return [torch.from_numpy(output) for output in self.session.run(None, feed)]
+        feed = {name: value.numpy(force=True) for name, value in zip(self.graph.inputs, values, strict=True)}
+        return [torch.from_numpy(output).to(values[0].device) for output in self.graph(feed)]
 
 
 class DecoderSession(Graph):
@@ -249,21 +249,21 @@ def use_onnx(variant: Variant) -> None:
     """
     family = family_of(variant)
     assert isinstance(variant, NeuralVariant)
-    folder = exported(variant)
-    threads = variant.runtime.threads or torch.get_num_threads()
-    encoder, decoder = Graph(folder / ENCODER, threads), family.session(folder / DECODER, threads)
+    folder, runtime = exported(variant), variant.runtime
+    encoder, decoder = Graph(folder / ENCODER, runtime), family.session(folder / DECODER, runtime)
     receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
-    compare_samples(variant.name, receipt["samples"], answers(encoder, decoder, receipt["pixels"]))
+    for expected, found in zip(receipt["samples"], answers(encoder, decoder, receipt["pixels"]), strict=True):
+        compare_samples(variant.name, runtime, expected, found)
     names = family.names
 
     def image_embedding(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = [encoder.run(image[None]) for image in pixels]  # one image after the other
-        return {name: torch.cat(maps) for name, maps in zip(names, zip(*found, strict=True), strict=True)}
+        each = [encoder.run(image[None]) for image in pixels]  # one image after the other
+        return {name: torch.cat(maps) for name, maps in zip(names, zip(*each, strict=True), strict=True)}
 
     network: Any = variant.module
     vars(variant)["image_embedding"] = image_embedding
     if isinstance(variant, Sam2Variant):
-        nothing = torch.zeros(1, 1, 1, 1)  # positions are in the graph
+        nothing = torch.zeros(1, 1, 1, 1, device=variant.device)  # positions are in the graph
         vars(variant)["positions"] = lambda: nothing
     for part in ("image_encoder", "vision_encoder"):
         if hasattr(network, part):
@@ -281,7 +281,8 @@ def exported(variant: NeuralVariant) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         made = Path(scratch) / "graphs"
         made.mkdir()
-        receipt = export(variant, made)
+        with on_cpu(variant):
+            receipt = export(variant, made)
         differences = receipt["differences"]
         print(f"{variant.name}: exported to ONNX, largest relative difference to torch {differences}", file=sys.stderr)
         (made / RECEIPT).write_text(json.dumps({"variant": variant.name, **receipt}, indent=2), encoding="utf-8")
@@ -292,6 +293,22 @@ def exported(variant: NeuralVariant) -> Path:
                 shutil.rmtree(folder)
                 made.replace(folder)
     return folder
+
+
+@contextmanager
+def on_cpu(variant: NeuralVariant) -> Iterator[None]:
+    """A variant on the CPU for a while: a GPU's own float32 may be TF32, and graphs are compared with exact numbers."""
+    device = variant.device
+    if device.type == "cpu":
+        yield
+        return
+    variant.device = torch.device("cpu")
+    variant.to_runtime()
+    try:
+        yield
+    finally:
+        variant.device = device
+        variant.to_runtime()
 
 
 def inputs(side: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -323,24 +340,27 @@ def export(variant: NeuralVariant, folder: Path) -> dict[str, Any]:
             {**{name: {} for name in family.names}, "sparse": {0: "prompts", 1: "tokens"}},
             dict.fromkeys(family.outputs, some),
         )
-        encoder_graph, decoder_graph = (Graph(folder / name, torch.get_num_threads()) for name in (ENCODER, DECODER))
+        plain = replace(variant.runtime, engine=ONNX, device="cpu", precision="float32")
+        encoder_graph, decoder_graph = (Graph(folder / name, plain) for name in (ENCODER, DECODER))
         pairs = list(zip(family.names, encoder_graph.run(pixels), maps, strict=True))
+        samples = []
         for sparse in prompts:  # other numbers of prompts and tokens than those that were traced
-            expected = decoder(*maps, sparse)
-            pairs += zip(family.outputs, decoder_graph.run(*maps, sparse), expected, strict=True)
-        samples = {name: sampled(value) for name, value in zip(family.outputs, decoder(*maps, prompts[0]), strict=True)}
+            expected = dict(zip(family.outputs, decoder(*maps, sparse), strict=True))
+            pairs += zip(expected, decoder_graph.run(*maps, sparse), expected.values(), strict=True)
+            samples.append({name: sampled(value) for name, value in expected.items()})
     differences: dict[str, float] = {}
     for name, found, wanted in pairs:
         differences[name] = max(differences.get(name, 0.0), difference(found, wanted))
     if not max(differences.values()) <= TOLERANCE:  # NaN is above it too
-        raise refused(variant.name, f"a graph that differs from torch by {differences}", f"at most {TOLERANCE}")
+        raise refused(variant.name, ONNX, f"a graph that differs from torch by {differences}", f"at most {TOLERANCE}")
     return {"differences": differences, "pixels": side, "samples": samples}
 
 
-def answers(encoder: Graph, decoder: Graph, side: int) -> list[torch.Tensor]:
-    """What graphs make of the first of the random inputs."""
+def answers(encoder: Graph, decoder: Graph, side: int) -> list[list[torch.Tensor]]:
+    """What graphs make of the random inputs, for each of the prompts."""
     pixels, prompts = inputs(side)
-    return decoder.run(*encoder.run(pixels), prompts[0])
+    maps = encoder.run(pixels)
+    return [decoder.run(*maps, sparse) for sparse in prompts]
 
 
 def sampled(values: torch.Tensor) -> list[float]:
@@ -349,20 +369,25 @@ def sampled(values: torch.Tensor) -> list[float]:
     return [float(flat[at]) for at in np.linspace(0, len(flat) - 1, SAMPLES).astype(int)]
 
 
-def compare_samples(name: str, expected: Mapping[str, Sequence[float]], found: Sequence[torch.Tensor]) -> None:
-    """Raise UnsupportedRuntime when an engine answers zeros, no numbers, or something else than torch."""
+def compare_samples(
+    name: str, runtime: Runtime, expected: Mapping[str, Sequence[float]], found: Sequence[torch.Tensor]
+) -> None:
+    """Raise UnsupportedRuntime when an engine answers one value for all, no numbers, or something else than torch."""
+    tolerance = LOADED_TOLERANCE[runtime.precision]
+    limit = f"what torch answers, within {tolerance:g}"
     for (output, values), answer in zip(expected.items(), found, strict=True):
         wanted, got = torch.tensor(values), torch.tensor(sampled(answer))
-        limit = f"what torch answers, within {LOADED_TOLERANCE}"
-        if wanted.any() and not answer.any():
-            raise refused(name, f"only zeros as {output}", limit)
-        if not difference(got, wanted) <= LOADED_TOLERANCE:
-            raise refused(name, f"{output} that differ by {difference(got, wanted):.2g}", limit)
+        if len(set(values)) > 1 and (answer == (value := answer.flatten()[0])).all():
+            raise refused(name, runtime.engine, f"only {float(value):g} as {output}", limit)
+        if not answer.isfinite().all():
+            raise refused(name, runtime.engine, f"{output} that are not all finite", limit)
+        if not difference(got, wanted) <= tolerance:
+            raise refused(name, runtime.engine, f"{output} that differ by {difference(got, wanted):.2g}", limit)
 
 
-def refused(name: str, found: str, expected: str) -> UnsupportedRuntime:
+def refused(name: str, engine: str, found: str, expected: str) -> UnsupportedRuntime:
     """The refusal of graphs that do not compute what torch computes."""
-    return UnsupportedRuntime(name, "onnx", expected=expected, found=found, remedy="choose the engine torch")
+    return UnsupportedRuntime(name, engine, expected=expected, found=found, remedy="choose the engine torch")
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -394,7 +419,7 @@ def hand_out(variant: Variant, folder: Path) -> list[Path]:
         "encoder": {"inputs": ["pixels"], "outputs": list(family.names)},
         "decoder": {"inputs": [*family.names, "sparse"], "outputs": list(family.outputs)},
         "sha256": {name: file_digest(folder / name) for name in files},
-        "versions": {library: version(library) for library in ("torch", "onnx", "onnxruntime")},
+        "versions": versions(),
     }
     (folder / RECEIPT).write_text(json.dumps(receipt, indent=2) + "\n", encoding="utf-8")
     return [folder / name for name in (*files, RECEIPT)]
@@ -432,6 +457,11 @@ def digest(variant: NeuralVariant) -> str:
     modules = {type(part).__module__ for part in (variant, *variant.module.children())}
     for file in module_files(__name__, *modules):
         hasher.update(file.read_bytes())
-    for library in ("torch", "onnx", "onnxruntime"):
-        hasher.update(version(library).encode())
+    for library, version in versions().items():
+        hasher.update(f"{library} {version}".encode())
     return hasher.hexdigest()[:32]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that write graphs and check them; packages of several names have onnxruntime."""
+    return {name: str(import_module(name).__version__) for name in ("torch", "onnx", "onnxruntime")}
