@@ -320,7 +320,7 @@ def import_annotations(
     form: Annotated[str, cyclopts.Parameter(name="--format")] = "",
     masks: Path | None = None,
 ) -> None:
-    """Make COCO annotations of segmentation labels of YOLO, a panoptic JSON, masks as images or labelme files.
+    """Make COCO annotations of labels of YOLO, a panoptic JSON, masks as images, labelme files or videos (YouTube-VIS).
 
     - `sambench import dataset/data.yaml --images dataset/images -o instances.json`
     - `sambench import panoptic_val2017.json --images val2017 -o instances.json`
@@ -336,7 +336,7 @@ def import_annotations(
     output
         the annotation file to write
     form
-        yolo, panoptic, masks or labelme; by default found out
+        yolo, panoptic, masks, labelme or videos; by default found out
     masks
         of a panoptic JSON: the folder of its PNG files; by default that of its name
     """

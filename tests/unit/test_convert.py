@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,57 @@ def test_the_command(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((root / "out.json").read_text())["categories"] == [{"id": 4, "name": "3"}]
     (root / "nothing").mkdir()
     with pytest.raises(
-        InputError, match="expected panoptic JSON, labels of YOLO, labelme or masks as images, found none"
+        InputError, match="expected panoptic JSON, labels of YOLO, labelme, masks as images or videos, found"
     ):
         convert(root / "nothing", images, root / "out.json")
+
+
+@pytest.fixture
+def video(images: Path) -> dict[str, Any]:
+    """A clip of two frames as UVO's dense annotations have it: one object in both frames, one in the second only."""
+    first = coco_mask.encode(np.asfortranarray(pixels((3, 4, 20, 30)).astype(np.uint8)))
+    runs = [len(list(run)) for _, run in groupby(pixels((5, 6, 22, 33)).T.ravel())]
+    return {
+        "videos": [{"id": 7, "width": WIDTH, "height": HEIGHT, "file_names": ["a.png", "more/b.png"], "ytid": "x"}],
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": [
+            {
+                "id": 1, "video_id": 7, "category_id": 1, "iscrowd": 0,
+                "segmentations": [
+                    {"size": [HEIGHT, WIDTH], "counts": first["counts"].decode()},
+                    {"size": [HEIGHT, WIDTH], "counts": runs},
+                ],
+            },
+            {"id": 2, "video_id": 7, "category_id": 1, "segmentations": [None, [POLYGON.ravel().tolist()]]},
+        ],
+    }  # fmt: skip
+
+
+def test_videos(images: Path, video: dict[str, Any]) -> None:
+    source = images.parent / "uvo.json"
+    source.write_text(json.dumps(video))
+    found = masks_of(source, images)
+    assert_same(found["a.png"], [("object", pixels((3, 4, 20, 30)))])
+    assert_same(found["more/b.png"], [("object", pixels((5, 6, 22, 33))), ("object", drawn(POLYGON))])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("annotations/0/video_id", 8, r"annotations\[0\].video_id: expected an id listed under `videos`, found 8"),
+        ("annotations/1/segmentations", [None], r"annotations\[1\].segmentations: expected 2, one for each .* found 1"),
+        ("annotations/0/segmentations/0/size", [9, 9], r"segmentations\[0\].size: expected \[47, 61\], found \[9, 9\]"),
+        ("annotations/0/segmentations/0/counts", 5, r"annotations\[0\].segmentations\[0\]: expected run lengths"),
+        ("videos/0/file_names", None, r"videos\[0\]: expected id, width, height and file_names"),
+    ],
+)
+def test_videos_that_are_none(images: Path, video: dict[str, Any], path: str, value: Any, message: str) -> None:
+    *places, last = path.split("/")
+    part: Any = video
+    for place in places:
+        part = part[int(place) if isinstance(part, list) else place]
+    part[int(last) if isinstance(part, list) else last] = value
+    source = images.parent / "uvo.json"
+    source.write_text(json.dumps(video))
+    with pytest.raises(InputError, match=message):
+        convert(source, images, images.parent / "instances.json")

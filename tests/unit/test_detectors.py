@@ -53,6 +53,9 @@ def test_classes_get_the_id_of_their_name_whatever_the_order() -> None:
 
 def test_a_name_that_the_dataset_lacks_has_no_id() -> None:
     assert category_ids(["persons", "N/A", "person"], CATEGORIES).tolist() == [UNKNOWN, UNKNOWN, 1]
+    # Without classes, as UVO has it, all that is found counts; beside another category `object` is one like any other.
+    assert category_ids(["person", "car"], [Category(7, "Object")]).tolist() == [7, 7]
+    assert category_ids(["person", "car"], [Category(7, "object"), Category(8, "car")]).tolist() == [UNKNOWN, 8]
 
 
 def test_two_categories_of_one_name_are_refused_only_where_it_matters() -> None:

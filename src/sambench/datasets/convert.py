@@ -1,4 +1,4 @@
-"""`sambench import`: segmentation labels of YOLO, panoptic JSON, masks as images and labelme -> COCO annotations.
+"""`sambench import`: labels of YOLO, panoptic JSON, masks as images, labelme and videos -> COCO annotations.
 
 Exact: a polygon stays the polygon that it is, scaled to pixels, and a mask of pixels becomes the RLE of these pixels.
 Libraries that convert go through integers or outlines and change masks (docs/decisions-data.md).
@@ -43,12 +43,15 @@ class Collected:
         return number
 
     def add(self, image: dict[str, Any], category: int, segmentation: Any, *, crowd: int = 0) -> None:
-        """One instance: polygons, or (H, W) bool pixels; its area and box are those of the mask."""
+        """One instance: polygons, an RLE, or (H, W) bool pixels; its area and box are those of the mask."""
         height, width = image["height"], image["width"]
         if isinstance(segmentation, np.ndarray):
             counts = encode_rle(segmentation)
             rle: dict[str, Any] = {"size": [height, width], "counts": counts}
             segmentation = {"size": [height, width], "counts": counts.decode()}
+        elif isinstance(segmentation, dict):
+            rle = segmentation
+            segmentation = {"size": [height, width], "counts": rle["counts"].decode()}
         else:
             rle = draw([np.asarray(part, dtype=np.float64) for part in segmentation], height, width)
         area = int(coco_mask.area(rle))
@@ -74,14 +77,14 @@ class Collected:
 def convert(source: Path, images: Path, output: Path, kind: str = "", masks: Path | None = None) -> Collected:
     """Write the COCO annotations of `source`, whose image files are in the folder `images`, to `output`.
 
-    kind: panoptic, yolo, labelme or masks; found out where it is empty. masks: of a panoptic JSON, the folder of its
-    PNG files; by default a folder of the JSON's name beside it.
+    kind: panoptic, yolo, labelme, masks or videos; found out where it is empty. masks: of a panoptic JSON, the folder
+    of its PNG files; by default a folder of the JSON's name beside it.
 
     Raises InputError for what cannot be read, and where nothing has a mask.
     """
     kind = kind or formats.kind_of_path(source)
     if kind not in _READERS:
-        expected = "panoptic JSON, labels of YOLO, labelme or masks as images"
+        expected = "panoptic JSON, labels of YOLO, labelme, masks as images or videos"
         raise InputError(source, expected=expected, found=kind or "none of them", remedy="name it by --format")
     if not images.is_dir():
         raise InputError(images, expected="the folder of the image files", found="none", remedy="name it by --images")
@@ -326,6 +329,50 @@ def _panoptic(source: Path, masks: Path, found: Collected) -> None:
                 found.add(image, segment["category_id"], ids == segment["id"], crowd=int(segment.get("iscrowd") or 0))
 
 
+def _videos(source: Path, images: Path, found: Collected) -> None:
+    """Frames with the masks of each object in them, as YouTube-VIS and UVO have it; every frame becomes an image."""
+    document = _read_json(source)
+    found.categories = {entry["id"]: str(entry.get("name")) for entry in document.get("categories") or []}
+    frames: dict[Any, list[dict[str, Any]]] = {}
+    for i, video in enumerate(document["videos"]):
+        try:
+            names, width, height = video["file_names"], int(video["width"]), int(video["height"])
+            frames[video["id"]] = [found.images[found.image(str(name), width, height) - 1] for name in names]
+        except (TypeError, KeyError, ValueError) as error:
+            expected = "id, width, height and file_names"
+            raise InputError(source, f"videos[{i}]", expected=expected, found=f"no {error}") from None
+    for i, track in enumerate(document.get("annotations") or []):
+        place, video_id = f"annotations[{i}]", track.get("video_id")
+        if video_id not in frames:
+            expected = "an id listed under `videos`"
+            raise InputError(source, f"{place}.video_id", expected=expected, found=checks.show(video_id))
+        parts, category = track.get("segmentations") or [], track.get("category_id")
+        if len(parts) != len(frames[video_id]):
+            expected = f"{len(frames[video_id])}, one for each frame or null"
+            raise InputError(source, f"{place}.segmentations", expected=expected, found=len(parts))
+        found.categories.setdefault(category, str(category))
+        for k, (image, part) in enumerate(zip(frames[video_id], parts, strict=True)):
+            if part is None:
+                continue
+            if isinstance(part, dict):
+                part = _run_lengths(part, image, source, f"{place}.segmentations[{k}]")
+            found.add(image, category, part, crowd=int(track.get("iscrowd") or 0))
+
+
+def _run_lengths(part: dict[str, Any], image: dict[str, Any], source: Path, place: str) -> dict[str, Any]:
+    """An RLE, compressed or not, of the size of its image -> compressed."""
+    size, counts = [image["height"], image["width"]], part.get("counts")
+    if part.get("size") != size:
+        raise InputError(source, f"{place}.size", expected=size, found=checks.show(part.get("size")))
+    try:
+        if isinstance(counts, list):
+            rle: dict[str, Any] = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
+            return rle
+        return {"size": size, "counts": counts.encode()}  # type: ignore[union-attr]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(source, place, expected="run lengths", found=error) from None
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
@@ -337,6 +384,7 @@ _READERS: dict[str, Callable[[Path, Path, Collected], None]] = {
     formats.YOLO: _yolo,
     formats.LABELME: _labelme,
     formats.MASKS: _masks,
+    formats.VIDEOS: _videos,
     formats.PANOPTIC: lambda source, images, found: _panoptic(source, source.with_suffix(""), found),
 }
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
-PANOPTIC, YOLO, LABELME, MASKS = "panoptic", "yolo", "labelme", "masks"
+PANOPTIC, YOLO, LABELME, MASKS, VIDEOS = "panoptic", "yolo", "labelme", "masks", "videos"
 IMPORTED = {
     PANOPTIC: "a panoptic JSON of COCO",
     YOLO: "labels of YOLO",
     LABELME: "labelme annotations",
     MASKS: "masks as images",
+    VIDEOS: "annotations of videos in the format of YouTube-VIS",
 }
 _BY_SUFFIX = {
     ".xml": "XML, as of PASCAL VOC or CVAT; export the dataset as COCO",
@@ -29,6 +30,8 @@ def kind_of_document(document: Any) -> str:
     if not isinstance(document, dict):
         return ""
     rows = document.get("annotations")
+    if isinstance(document.get("videos"), list) and not document.get("images"):
+        return VIDEOS
     if isinstance(rows, list) and rows and isinstance(rows[0], dict) and "segments_info" in rows[0]:
         return PANOPTIC
     return LABELME if isinstance(document.get("shapes"), list) else ""

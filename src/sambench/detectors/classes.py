@@ -25,6 +25,7 @@ SYNONYMS = {
 }
 
 
+OBJECT = "object"
 NO_NAME = "N/A"  # a position that stands for nothing; no category has this name
 
 
@@ -99,8 +100,12 @@ def canonical(name: str) -> str:
 def category_ids(names: Sequence[str], categories: Sequence[Category], where: str | Path = "categories") -> np.ndarray:
     """For each name of a class the id of the category of the same canonical name, else UNKNOWN: (C,) int64.
 
+    A data set whose only category is `object` has no classes: everything that a detector finds is one.
+
     Raises InputError when two categories share a name that a class has.
     """
+    if [canonical(category.name) for category in categories] == [OBJECT]:
+        return np.full(len(names), categories[0].category_id, dtype=np.int64)
     known: dict[str, list[Category]] = {}
     for category in categories:
         known.setdefault(canonical(category.name), []).append(category)
