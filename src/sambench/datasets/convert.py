@@ -363,7 +363,7 @@ def _run_lengths(part: dict[str, Any], image: dict[str, Any], source: Path, plac
     """An RLE, compressed or not, of the size of its image -> compressed."""
     size, counts = [image["height"], image["width"]], part.get("counts")
     if part.get("size") != size:
-        raise InputError(source, f"{place}.size", expected=size, found=checks.show(part.get("size")))
+        raise InputError(source, f"{place}.size", expected=str(size), found=checks.show(part.get("size")))
     try:
         if isinstance(counts, list):
             rle: dict[str, Any] = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
