@@ -100,6 +100,9 @@ WRAPPED: dict[str, object] = {
     "numpy scalar beside": {**STATE, "best": np.float32(0.5)},
     "arguments": {"model": STATE, "args": argparse.Namespace(lr=1e-4)},
     "optimizer": {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}, "model": STATE},
+    "a list": [STATE, {"epoch": 3}],
+    "a pair": {"checkpoint": (STATE, 0.7)},
+    "arrays": {key: value.numpy() for key, value in STATE.items()},
 }
 
 
@@ -208,6 +211,22 @@ def test_a_refusal_is_short_and_names_what_is_in_the_file(shared: Path) -> None:
     assert message.count("an_unknown") <= 3
     assert "backbone" not in message
     assert "stages" not in message
+
+
+def test_a_file_for_a_card_of_the_users_own_is_told_by_what_the_card_is_like(shared: Path) -> None:
+    """SAM 2.1 is no SAM 2, and an encoder alone is no file of another variant, whatever the card is called."""
+    state = official(shared, "sam_vit_b")
+    mine = on_meta(build_sam, "mine", "vit_b")
+    mine.layout = "sam_vit_b"
+    encoder = {key: value for key, value in state.items() if key.startswith("image_encoder.")}
+    with pytest.raises(BadWeights, match="found an image encoder alone"):
+        mine.load_official(encoder, "mine.pth")
+    with pytest.raises(BadWeights, match=r"found 1 unexpected: head\.weight; check"):
+        mine.load_official({**state, "head.weight": torch.empty(1)}, "mine.pth")
+    newer = on_meta(build_sam2, "mine", "tiny")
+    newer.layout = "sam2_hiera_tiny"
+    with pytest.raises(BadWeights, match=r"expected the keys of mine, found what looks like sam2\.1_hiera_tiny"):
+        newer.load_official(official(shared, "sam2.1_hiera_tiny"), "mine.pt")
 
 
 def changed(shared: Path, name: str) -> dict[str, torch.Tensor]:
@@ -324,7 +343,12 @@ def card_of(name: str, path: Path, **entry: Any) -> Card:
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>", b"", b"PK\x03\x04cut", b"\x80\x02garbage", {"model": [1, 2]}, {"a": {}}]
+    "content",
+    [
+        *(b"<html>", b"", b"PK\x03\x04cut", b"\x80\x02garbage", b'{"a": 1}', b"\x1f\x8b\x08 packed", b"\x08\x07 graph"),
+        *({"model": [1, 2]}, {"a": {}}, [1, 2], {key: 0 * value for key, value in STATE.items()}),
+        {key: value.to("meta") for key, value in STATE.items()},
+    ],
 )
 def test_a_bad_file_is_a_status_with_its_reason(tmp_path: Path, content: object) -> None:
     path = tmp_path / "weights.pt"

@@ -280,7 +280,7 @@ class Features:
 class Variant(ABC):
     """Turns an image and prompts into masks. Subclasses hold the networks of one family.
 
-    name: the name in the registry.
+    name: the name in the registry. layout: the variant whose checkpoints it takes, where that is another one.
     prompt_kinds: the kinds of prompts that `decode` accepts; others become rows `unsupported prompt`.
     uses_ground_truth: True only for `ground_truth`: it alone is handed `Prompts.targets`.
     takes_masks: whether `decode` heeds `Prompts.masks`.
@@ -298,6 +298,7 @@ class Variant(ABC):
     """
 
     name: str = ""
+    layout: str = ""
     prompt_kinds: frozenset[str] = frozenset({BOX, POINT, BOX_POINT})
     uses_ground_truth: bool = False
     takes_masks: bool = False

@@ -80,6 +80,15 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
 )
 
 
+# Where a file of another kind has a mark, what it is, and what to do.
+OTHER_KINDS = (
+    (0, b"\x1f\x8b", "a gzip file", "unpack it with gunzip"),
+    (257, b"ustar", "a tar archive", "unpack it and use the file of weights in it"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it", "use the weights for PyTorch"),
+    (0, b"{", "a text in JSON", "name the file of weights itself"),
+    (0, b"\x08", "what looks like an ONNX graph", "use the weights that it was made from"),
+)
+
 NAMES = frozenset(name for names, _ in LAYOUTS for name in names)
 
 
@@ -106,7 +115,11 @@ def read_weights(path: Path, fits: Callable[[State], bool] | None = None, key: s
 
     Raises InputError when the file cannot be read as weights, or `key` leads to none. Code in a pickle is never run.
     """
-    return choose(read_content(path), path, fits or (lambda state: bool(looks_like(state))), key)
+    weights = choose(read_content(path), path, fits or (lambda state: bool(looks_like(state))), key)
+    if any(value.is_meta for value in weights.state.values()):
+        found, remedy = "tensors without values, of the device `meta`", "save the model from a CPU or GPU"
+        raise InputError(path, expected="weights", found=found, remedy=remedy)
+    return weights
 
 
 def read_content(path: Path) -> Any:
@@ -201,13 +214,16 @@ def check_bytes(path: Path) -> None:
     if not path.is_file():
         raise refuse("a folder" if path.is_dir() else "no such file")
     with path.open("rb") as file:
-        head = file.read(256)
+        head = file.read(512)
     if not head:
         raise refuse("an empty file")
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise refuse("a web page", "open its address in a browser: it may ask to log in or to confirm")
     if head.startswith(b"version https://git-lfs"):
         raise refuse("a Git LFS pointer", "fetch the file itself with `git lfs pull`")
+    for start, mark, found, remedy in OTHER_KINDS:
+        if head[start:].startswith(mark) and not is_safetensors(path):
+            raise refuse(found, remedy)
     if head.startswith(b"PK"):
         try:
             if not zipfile.is_zipfile(path):

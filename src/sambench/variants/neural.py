@@ -97,7 +97,8 @@ class NeuralVariant(Variant):
 
     def load_official(self, state: Mapping[str, Any], source: str) -> None:
         """Load a state dict with the official names, strictly; raises what `load_strictly` raises."""
-        load_strictly(self.module, self.rename, state, source, self.name or type(self).__name__)
+        name = self.name or type(self).__name__
+        load_strictly(self.module, self.rename, state, source, name, layout=self.layout)
         # Some encoders (TinyViT) cache what they derive from weights when the mode changes.
         self.module.train().eval()
 

@@ -40,7 +40,7 @@ def build(card: Card, runtime: Runtime, folders: Iterable[Path] = (), *, random_
         raise InputError(card.name, expected="a variant that can run", found=state, remedy=remedy)
     module, _, function = card.builder.partition(":")
     variant: Variant = getattr(importlib.import_module(module), function)(runtime, **card.arguments)
-    variant.name = card.name
+    variant.name, variant.layout = card.name, card.like or card.name
     if card.prompts:
         variant.prompt_kinds = frozenset(card.prompts)
     paths = card.weights(folders)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sambench.errors import BadWeights
-from sambench.variants.loading import NAMES, looks_like
+from sambench.variants.loading import GET_IT_AGAIN, NAMES, looks_like
 
 KEYS_SHOWN = 3  # of each kind of problem
 LONGEST = 500  # characters of a message
@@ -31,12 +31,19 @@ VIT_WIDTHS = {768: "sam_vit_b", 1024: "sam_vit_l", 1280: "sam_vit_h"}
 
 
 def load_strictly(
-    module: nn.Module, rename: Rename, official: Mapping[str, Any], source: str, name: str, *, assign: bool = False
+    module: nn.Module,
+    rename: Rename,
+    official: Mapping[str, Any],
+    source: str,
+    name: str,
+    *,
+    layout: str = "",
+    assign: bool = False,
 ) -> None:
     """Load a state dict that must fit to the last key.
 
     rename: official names -> those of `module`, less what is not needed. official: as it was in the file `source`.
-    name: of the card that the file is for.
+    name: of the card that the file is for. layout: of the variant whose layout it must have, where that is another.
     assign: take the tensors themselves instead of copying them, for a module without storage (on the device `meta`).
 
     The layout is told by the official names before any is dropped, so that a variant whose needed part is the same
@@ -48,8 +55,9 @@ def load_strictly(
         ours = rename(official)
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError):  # a tensor of another shape than expected
         ours = {}
-    expected, layouts = module.state_dict(), looks_like(official)
-    mistaken = bool(layouts) and name in NAMES and name not in layouts
+    expected, layouts, wanted = module.state_dict(), looks_like(official), layout or name
+    other = bool(layouts) and wanted not in layouts
+    mistaken = other and wanted in NAMES
     problems = {
         "missing": sorted(expected.keys() - ours.keys()),
         "unexpected": sorted(ours.keys() - expected.keys()),
@@ -57,10 +65,10 @@ def load_strictly(
         "of another kind": sorted(k for k in expected.keys() & ours.keys() if _kind(expected[k]) != _kind(ours[k])),
     }
     if mistaken or any(problems.values()):
-        guess = f"what looks like {' or '.join(layouts)}" if layouts and name not in layouts else guess_kind(official)
+        guess = f"what looks like {' or '.join(layouts)}" if other else guess_kind(official)
         told = OfficialNames(official, rename)
         # The file of another variant differs nearly everywhere: its name says more than a thousand keys.
-        for shown in range(0 if layouts and name not in layouts else KEYS_SHOWN, -1, -1):
+        for shown in range(0 if other else KEYS_SHOWN, -1, -1):
             listed = [_listed(title, keys, told, shown) for title, keys in problems.items() if keys]
             found = f"{guess} ({', '.join(listed)})" if guess and listed else guess or "; ".join(listed)
             remedy = "check that the file belongs to this variant"
@@ -68,12 +76,15 @@ def load_strictly(
             if len(str(error)) <= LONGEST:
                 break
         raise error
-    refuse_infinite(ours, source, OfficialNames(official, rename))
+    refuse_useless(ours, source, OfficialNames(official, rename))
     module.load_state_dict(ours, strict=True, assign=assign)
 
 
-def refuse_infinite(state: Mapping[str, torch.Tensor], source: str, told: Callable[[str], str | None] = str) -> None:
-    """Raise BadWeights when a weight is infinite or no number."""
+def refuse_useless(state: Mapping[str, torch.Tensor], source: str, told: Callable[[str], str | None] = str) -> None:
+    """Raise BadWeights when a weight is infinite or no number, or all are zero."""
+    numbers = [value for value in state.values() if value.is_floating_point() and not value.is_meta]
+    if numbers and not any(bool(value.any()) for value in numbers):
+        raise BadWeights(source, "state_dict", expected="weights", found="nothing but zeros", remedy=GET_IT_AGAIN)
     wrong = [key for key, value in state.items() if not _finite(value)]
     if wrong:
         found = _listed("tensors with values that are not finite", wrong, told, KEYS_SHOWN)

@@ -1,7 +1,7 @@
 """From what a checkpoint file holds to one state dict: wrappers and prefixes of training frameworks come off.
 
-A file is a nest of mappings with tensors somewhere in it. Every place with tensors, and every way to take prefixes off
-their names, is tried until the names are those that are wanted.
+A file is a nest of mappings and lists with tensors somewhere in it. Every place with tensors, and every way to take
+prefixes off their names, is tried until the names are those that are wanted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from sambench.variants.hub_layouts import to_official
@@ -66,29 +67,38 @@ def best_guess(content: Any) -> Weights | None:
 
 
 def places(content: Any, where: str = "", *, pure: bool = False) -> Iterator[Weights]:
-    """Every mapping with tensors in a nest of mappings, outer ones first; with `pure`, those with nothing else.
+    """Every mapping with tensors in a nest, outer ones first; with `pure`, those with nothing else.
 
     A mapping of nothing but state dicts, each a part of a network, is one too, with the names of the parts before the
     keys. The state of an optimizer is left out.
     """
+    if isinstance(content, (list, tuple)):
+        content = {str(number): value for number, value in enumerate(content)}
     if not isinstance(content, Mapping) or where.count(".") >= MAX_DEPTH:
         return
+    content = {key: _as_tensor(value) for key, value in content.items()}
     tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if tensors and not (pure and len(tensors) < len(content)):
         yield Weights(tensors, where)
     inner = {
         key: value
         for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Mapping) and not key.startswith("optim")
+        if isinstance(key, str) and isinstance(value, (Mapping, list, tuple)) and not key.startswith("optim")
     }
-    if len(inner) == len(content) > 1 and not inner.keys() & set(WRAPPERS) and all(map(_only_tensors, inner.values())):
-        yield Weights({f"{part}.{key}": value for part, state in inner.items() for key, value in state.items()}, where)
+    parts = {key: value for key, value in inner.items() if isinstance(value, Mapping)}
+    if len(parts) == len(content) > 1 and not parts.keys() & set(WRAPPERS) and all(map(_only_tensors, parts.values())):
+        yield Weights({f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}, where)
     for key, value in inner.items():
         yield from places(value, _join(where, key), pure=pure)
 
 
 def _only_tensors(state: Mapping[Any, Any]) -> bool:
     return bool(state) and all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def _as_tensor(value: Any) -> Any:
+    """An array of numbers as a tensor, which is the same to whoever saved it; anything else as it is."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
 
 
 def _stripped(place: Weights, fits: Callable[[State], bool]) -> Iterator[Weights]:
