@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,8 +103,10 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory, address: str) 
     return folder
 
 
-def snakemake(project: Path, *arguments: str, offline: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "tables", "--cores", "2", "--configfile", "far.yaml", *arguments]
+def snakemake(
+    project: Path, *arguments: str, offline: str = "", study: str = "far.yaml", targets: Sequence[str] = ("tables",)
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", "2", "--configfile", study, *arguments]
     own = {
         "PYTHONPATH": str(project / "src"),
         "SAMBENCH_CACHE": str(project / ".cache"),
@@ -160,3 +163,28 @@ def test_a_study_fetches_what_it_lacks_once_and_knows_files_by_content(project: 
     done = snakemake(project, "--forceall", offline="1")
     assert done.returncode == 0, done.stderr
     assert weights.read_bytes() == b"others!" and (project / "far/instances.json").is_file()
+
+
+def test_the_archive_of_a_suite_is_fetched_once_for_all_its_data_sets(
+    project: Path, served: Path, address: str
+) -> None:
+    """SGinW's registry as it is, with an archive laid out as the real one at an address of this machine."""
+    document = json.loads((served / "far.json").read_text())
+    document["annotations"][0] |= {"segmentation": [[5, 5, 11, 5, 11, 13, 5, 13]], "area": 48}
+    with zipfile.ZipFile(served / "seginw.zip", "w") as packed:
+        for name in ("Airplane-Parts", "Cows"):
+            packed.writestr(f"seginw/{name}/valid/_annotations_min1cat.coco.json", json.dumps(document))
+            packed.write(project / "images" / "1.png", f"seginw/{name}/valid/1.png")
+    table = project / "config" / "downloads.tsv"
+    lines = [line.split("\t") for line in table.read_text().splitlines()]
+    (row,) = (line for line in lines if line[0] == "sginw")
+    row[3] = f"{address}/seginw.zip"
+    table.write_text("\n".join(map("\t".join, lines)) + "\n")
+    names = ("sginw_airplane_parts", "sginw_cows")
+    study = {"study": {"datasets": [*names], "variants": ["box_fill"], "prompt_groups": [], "measures": []}}
+    (project / "two.yaml").write_text(yaml.safe_dump(study))
+    indexes = [f"results/datasets/{name}/instances.parquet" for name in names]
+    done = snakemake(project, study="two.yaml", targets=indexes)
+    assert done.returncode == 0, done.stderr
+    assert [pd.read_parquet(project / file)["area"].tolist() for file in indexes] == [[48.0], [48.0]]
+    assert (project / "data" / "sginw").resolve().is_relative_to(project / ".cache")
