@@ -21,7 +21,18 @@ PACKAGE = "sambench"
 PLUMBING = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
-        *("cluster", "code_digest", "config", "errors", "files", "parquet", "progress", "provenance", "script"),
+        *(
+            "cluster",
+            "code_digest",
+            "config",
+            "errors",
+            "files",
+            "parquet",
+            "partial",
+            "progress",
+            "provenance",
+            "script",
+        ),
         "record_checks",
         *(
             "settings",

@@ -8,7 +8,6 @@ number, a flipped bit or a value that cannot be is an InputError that names the 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,63 +43,52 @@ def write_parquet(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema,
     Raises ValueError when a column is missing, unexpected or of another type, or a value cannot be: a bug, not the
     user's mistake.
     """
-    table = _table(path, frame, schema)
+    table = checked(path.name, frame, schema)
     metadata = _metadata(path, provenance, rows_digest(table))
     with atomic(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, row_group_size=ROW_GROUP, **_FORMAT)
 
 
-@contextmanager
-def parquet_parts(
-    path: Path, schema: pa.Schema, provenance: Mapping[str, str]
-) -> Iterator[Callable[[pd.DataFrame | pa.Table], None]]:
-    """Write a file as `write_parquet` does, part after part: yields what takes a part. Only one is in memory.
+def write_batches(
+    path: Path,
+    schema: pa.Schema,
+    provenance: Mapping[str, str],
+    batches: Callable[[Sequence[int] | None], Iterable[pa.RecordBatch]],
+) -> None:
+    """Write a file as `write_parquet` does, batch after batch. Only those of one row group are in memory.
 
-    The file has its name when the block ends well. Until then parts lie in a file beside it that has no name and goes
-    with the process. For schemas whose rows have no key.
-
-    Raises ValueError as `write_parquet` does.
+    batches: yields the rows (see `checked`), as often as it is called, all columns or those in these places. For
+    schemas whose rows have no key.
     """
-    assert not key_of(schema), "repetitions would have to be found across parts"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent) as spool:
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(spool, schema, options=options) as writer:
-            yield lambda frame: writer.write_table(_table(path, frame, schema))
-
-        def columns(names: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
-            spool.seek(0)
-            reader = pa.ipc.open_file(spool, options=pa.ipc.IpcReadOptions(included_fields=names))
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-
-        count = sum(batch.num_rows for batch in columns([0]))
-        found = _digest(schema, count, lambda at: (batch.column(0) for batch in columns([at])))
-        with atomic(path) as temporary:
-            made = schema.with_metadata(_metadata(path, provenance, found))
-            with pq.ParquetWriter(temporary, made, **_FORMAT) as file:
-                waiting: list[pa.RecordBatch] = []
-                for batch in columns():
-                    waiting.append(batch)
-                    if sum(each.num_rows for each in waiting) >= ROW_GROUP:
-                        file.write_table(pa.Table.from_batches(waiting))
-                        waiting = []
-                if waiting:
+    assert not key_of(schema), "repetitions would have to be found across batches"
+    count = sum(batch.num_rows for batch in batches([0]))
+    found = digest_of(schema, count, lambda at: (batch.column(0) for batch in batches([at])))
+    with atomic(path) as temporary:
+        made = schema.with_metadata(_metadata(path, provenance, found))
+        with pq.ParquetWriter(temporary, made, **_FORMAT) as file:
+            waiting: list[pa.RecordBatch] = []
+            for batch in batches(None):
+                waiting.append(batch)
+                if sum(each.num_rows for each in waiting) >= ROW_GROUP:
                     file.write_table(pa.Table.from_batches(waiting))
+                    waiting = []
+            if waiting:
+                file.write_table(pa.Table.from_batches(waiting))
 
 
-def _table(path: Path, frame: pd.DataFrame | pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows under a schema, possible ones."""
+def checked(name: str, frame: pd.DataFrame | pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows under a schema. name: of what they are for. Raises ValueError as `write_parquet` does."""
     if isinstance(frame, pd.DataFrame):
         extra, missing = set(frame.columns) - set(schema.names), set(schema.names) - set(frame.columns)
         if extra or missing:
-            raise ValueError(f"{path.name}: missing columns {sorted(missing)}, unexpected {sorted(extra)}")
+            raise ValueError(f"{name}: missing columns {sorted(missing)}, unexpected {sorted(extra)}")
         # What has no value at all is a column of floats to pandas, which Arrow makes no lists of.
         lists = {field.name: object for field in schema if pa.types.is_list(field.type)}
         table = pa.Table.from_pandas(frame.astype(lists), schema=schema, preserve_index=False)
     else:
         table = frame.select(schema.names).cast(schema)
     if finding := impossible(table, schema):
-        raise ValueError(f"{path.name}: {': '.join(finding)}")
+        raise ValueError(f"{name}: {': '.join(finding)}")
     return table.replace_schema_metadata(None)
 
 
@@ -188,7 +176,7 @@ def _verified(path: Path, schema: pa.Schema) -> tuple[dict[str, str], pa.Table |
         if table is not None:
             digest_found = rows_digest(table)
         else:
-            digest_found = _digest(
+            digest_found = digest_of(
                 found,
                 file.metadata.num_rows,
                 lambda at: (
@@ -294,11 +282,14 @@ def content_digest(path: Path) -> str:
 
 def rows_digest(table: pa.Table) -> str:
     """The SHA-256 of the values of a table: the same however a file stores them."""
-    return _digest(table.schema, table.num_rows, lambda at: table.column(at).chunks)
+    return digest_of(table.schema, table.num_rows, lambda at: table.column(at).chunks)
 
 
-def _digest(schema: pa.Schema, rows: int, chunks: Callable[[int], Iterable[pa.Array]]) -> str:
-    """`rows_digest`. chunks: the values of a column by its place, array after array, as often as they are asked for."""
+def digest_of(schema: pa.Schema, rows: int, chunks: Callable[[int], Iterable[pa.Array]]) -> str:
+    """`rows_digest` of rows that come in pieces.
+
+    chunks: the values of a column by its place, array after array, as often as they are asked for.
+    """
     hasher = hashlib.sha256()
     for at, field in enumerate(schema):
         # What a nested type holds has another name in Parquet.

@@ -21,8 +21,11 @@ T = TypeVar("T")
 LOG_INTERVAL = 10.0  # seconds between two lines of a log
 
 
-def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
-    """Yield the items and say on stderr how far the work is and how long it will still take."""
+def track(items: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
+    """Yield the items and say on stderr how far the work is and how long it will still take.
+
+    done: of `total`, what is there already and not among the items.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
@@ -34,14 +37,17 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as progress:
-            yield from progress.track(items, total=total, description=title)
+            task = progress.add_task(title, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
         return
     start = said = time.monotonic()
-    for count, item in enumerate(items, 1):
+    for count, item in enumerate(items, done + 1):
         yield item
         now = time.monotonic()
         if now - said >= LOG_INTERVAL or (count == total and said > start):
-            left = (now - start) / count * (total - count)
+            left = (now - start) / (count - done) * (total - count)
             print(
                 f"{title}: {count}/{total}, {_clock(now - start)} elapsed, {_clock(left)} left",
                 file=sys.stderr,

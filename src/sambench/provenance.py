@@ -96,6 +96,13 @@ def provenance(config: Any, device: str = "", **facts: str) -> dict[str, str]:
     }
 
 
+def deciding(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What of a provenance record can move a number; the code itself is told by a digest of its own."""
+    return {
+        name: value for name, value in metadata.items() if name not in ("sambench_version", "git_commit", "git_dirty")
+    }
+
+
 def read_libraries(metadata: Mapping[str, str]) -> dict[str, str]:
     """The library versions of a provenance record."""
     libraries: dict[str, str] = json.loads(metadata.get("libraries", "{}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -405,24 +405,21 @@ def boxes_of(images: list[int]) -> pd.DataFrame:
     return pd.DataFrame({"image_id": images, "category_id": 1, "x": 0.0, "y": 0.0, "w": 1.0, "h": 1.0, "score": 0.5})
 
 
-def test_a_file_written_in_parts_is_the_file_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_written_in_batches_is_the_file_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP", 3)
     write_parquet(tmp_path / "whole.parquet", boxes_of([1, 2, 2, 3, 3, 3, 4]), BOXES, {"a": "b"})
-    path = tmp_path / "parts.parquet"
-    with parquet.parquet_parts(path, BOXES, {"a": "b"}) as write:
-        for part in ([1], [2, 2, 3], [], [3, 3, 4]):
-            write(boxes_of(part))
-            assert list(tmp_path.glob("*parts*")) == [], "nobody sees half a file"
+    path = tmp_path / "batches.parquet"
+
+    def batches(*parts: list[int]) -> Callable[[Sequence[int] | None], Iterator[pa.RecordBatch]]:
+        made = [pa.RecordBatch.from_pandas(boxes_of(part), BOXES, preserve_index=False) for part in parts]
+        return lambda columns: (batch if columns is None else batch.select(columns) for batch in made)
+
+    parquet.write_batches(path, BOXES, {"a": "b"}, batches([1], [2, 2, 3], [], [3, 3, 4]))
     assert read_parquet(path, BOXES).equals(read_parquet(tmp_path / "whole.parquet", BOXES))
     assert read_provenance(path) == read_provenance(tmp_path / "whole.parquet")
     assert pq.ParquetFile(path).metadata.num_row_groups == 2
-    with pytest.raises(RuntimeError), parquet.parquet_parts(path, BOXES, {}) as write:
-        write(boxes_of([9]))
-        raise RuntimeError
-    assert read_parquet(path, BOXES).num_rows == 7 and len(list(tmp_path.iterdir())) == 2
-    with parquet.parquet_parts(tmp_path / "none.parquet", BOXES, {}):
-        pass
-    assert read_parquet(tmp_path / "none.parquet", BOXES).num_rows == 0
+    parquet.write_batches(path, BOXES, {}, batches([]))
+    assert read_parquet(path, BOXES).num_rows == 0 and len(list(tmp_path.iterdir())) == 2, "nothing else is left"
 
 
 def test_a_large_file_is_verified_and_filtered_piece_by_piece(
@@ -462,7 +459,7 @@ def test_masks_that_come_in_blocks_are_the_same(
     job, shard = study.jobs()[1], "0-of-2"
     files = {"segany": (job.shard_files(results, 2)[0], SEGANY), "masks": (job.mask_files(results, 2)[0], MASKS)}
     before = {name: read_parquet(Path(file), schema).to_pandas() for name, (file, schema) in files.items()}
-    monkeypatch.setattr(segany, "BLOCK_ROWS", 1)
+    monkeypatch.setitem(segany.BLOCK_ROWS, "cpu", 1)
     script(
         root, "segany", model=study.model(job.variant, job.runtime), threads=1, prompts=Path(job.prompts_file(results)),
         **{name: results / f"datasets/tiny/{name}.parquet" for name in ("images", "instances")}, shard=shard,

@@ -1,19 +1,26 @@
 """Promptable segmentation: one shard of one dataset with one variant, runtime and prompt group."""
 
 import sys
-from contextlib import nullcontext
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 
 from sambench.digests import digest
-from sambench.evaluate.detections import DetectedMasks, box_prompts
+from sambench.evaluate.detections import DetectedMasks
 from sambench.evaluate.judged import indexed_truth, judged
-from sambench.evaluate.segany import ChosenIous, evaluate, image_blocks, plan, result_table
+from sambench.evaluate.segany import BLOCK_ROWS, ChosenIous, evaluate_loaded, load, result_table
+from sambench.evaluate.shard import Shard
 from sambench.jobs import parse_shard, shard_images
-from sambench.parquet import inputs, parquet_parts, read_parquet, refuse, write_parquet
-from sambench.provenance import provenance
+from sambench.parquet import inputs, read_parquet, refuse, write_batches, write_parquet
+from sambench.partial import Partial, partial_folder
+from sambench.prefetch import prefetch
+from sambench.progress import track
+from sambench.provenance import deciding, provenance
+from sambench.provenance import digest as digest_of
 from sambench.record_checks import strange_boxes
 from sambench.records import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY
 from sambench.script import run
@@ -35,11 +42,15 @@ def main(
     keep_unjudged: bool,
     masks: Path | None = None,
     boundary: bool = False,
+    code: str = "",
 ) -> None:
     """Write one row per prompt: the IoU of the chosen mask with its instance, or a status that says why there is none.
 
     For boxes of detectors (`detectors`: name -> Parquet file) the masks themselves are written to `masks`, one row per
     box and selection rule; of boxes that no average precision can see only if `keep_unjudged`.
+
+    What is finished is kept every few minutes (sambench.partial); code: a digest of what computes, which is part of
+    what decides whether it can be used.
     """
     what, execution, folders = configured(model, threads)
     part = shard_images(read_parquet(images, IMAGES).to_pandas(), *parse_shard(shard))
@@ -69,31 +80,38 @@ def main(
     origin |= inputs(images=images, instances=instances, prompts=prompts)
     sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
     sources |= inputs(**{f"boxes.{name}": file for name, file in detectors.items()})
-    parts, done = [], 0
-    with parquet_parts(masks, MASKS, origin | sources) if found and masks else nullcontext() as keep:
-        for block in image_blocks(part, [prompted, *found.values()]):
-            own = of_images(prompted, block)
-            scores, planned, kept = ChosenIous(len(own), selections, start, boundary=boundary), own, None
-            if keep:
-                boxes = {name: of_images(rows, block) for name, rows in found.items()}
-                detected = box_prompts(boxes, of_images(truth, block) if wanted_truth else None)
-                kept = DetectedMasks(len(detected), len(own), selections, start)
-                planned = pd.concat([own.assign(detected=False), detected])
-            if network:
-                tasks = plan(block, of_images(truth, block), planned.reset_index(drop=True))
-                place = f", images {done + 1}-{done + len(block)} of {len(part)}" if len(block) < len(part) else ""
-                evaluate(network, tasks, scores, kept, title + place)
-            if kept and keep:
-                keep(kept.table(detected, block))
-            done += len(block)
-            parts.append(result_table(own.reset_index(drop=True), truth, scores).set_index(own.index))
+
+    most = BLOCK_ROWS["gpu" if network and execution.torch_device().type != "cpu" else "cpu"]
+    blocks = Shard(part, truth, prompted, found, most, with_truth=wanted_truth)
+    # A network rounds otherwise on another number of threads.
+    key = digest_of([code, deciding(origin | sources), execution.threads, most, boundary, keep_unjudged, start])
+    schemas = {"segany": SEGANY} | ({"masks": MASKS} if found and masks else {})
+    finished = Partial(partial_folder(segany), key, schemas, title)
+    first, total = finished.pieces, blocks.prompted()
+    if first:
+        print(f"{title}: resuming: {blocks.prompted(0, first):,} of {total:,} images are there", file=sys.stderr)
+    images_ahead = iter(())
+    if network:
+        ahead = prefetch(partial(load, network), blocks.tasks(first))
+        images_ahead = track(ahead, total, title, blocks.prompted(0, first))
+    for number in range(first, len(blocks)):
+        block = blocks.take(number)
+        scores, kept = ChosenIous(len(block.prompts), selections, start, boundary=boundary), None
+        if block.detected is not None:
+            kept = DetectedMasks(len(block.detected), len(block.prompts), selections, start)
+        if network:
+            evaluate_loaded(network, islice(images_ahead, len(block.tasks)), scores, kept)
+        tables = {"segany": result_table(block.prompts.reset_index(drop=True), block.instances, scores)}
+        if kept:
+            tables["masks"] = kept.table(block.detected, block.images)
+        finished.add(tables)
+
+    if "masks" in schemas:
+        write_batches(masks, MASKS, origin | sources, partial(finished.batches, "masks"))
+    rows = pa.Table.from_batches(finished.batches("segany"), SEGANY)
     # In the order of the prompts, however images came in blocks.
-    write_parquet(segany, pd.concat(parts).sort_index(), SEGANY, origin)
-
-
-def of_images(table: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """The rows of these images, with their places in the table."""
-    return table[table["image_id"].isin(images["image_id"])]
+    write_parquet(segany, rows.take(np.argsort(blocks.prompt_rows(), kind="stable")), SEGANY, origin)
+    finished.remove()
 
 
 if __name__ == "__main__":
