@@ -115,10 +115,9 @@ class Partial:
     def _take(self, title: str) -> None:
         """Take over files that earlier processes left, as far as they follow one another; the others go."""
         lead, *more = self.schemas
-        there = sorted(self.folder.glob(f"*.{lead}.arrow"), key=lambda file: file.stat().st_mtime)
         refused: list[str] = []
         found: dict[int, _Part] = {}
-        for file in there:
+        for file in self.folder.glob(f"*.{lead}.arrow"):
             stem = file.name.removesuffix(f"{lead}.arrow")
             files = {lead: file, **{name: file.with_name(f"{stem}{name}.arrow") for name in more}}
             try:

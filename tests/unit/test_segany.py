@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL import Image
 
 from sambench import masks
 from sambench.errors import InputError
+from sambench.evaluate import shard
 from sambench.evaluate.segany import ChosenIous, ImageTask, evaluate, plan, result_table
 from sambench.jobs import shard_images
+from sambench.prefetch import prefetch
 from sambench.status import OK, OUT_OF_MEMORY, UNSUPPORTED_PROMPT
 from sambench.variants.base import MaskCandidates, Prompts, Upsampling, Variant
 
@@ -246,3 +249,21 @@ def test_chunks_and_upsampling_slices_change_nothing(tmp_path: Path, monkeypatch
     parts = score(variant, plan(images, instances, prompts), 6, ["argmax", "oracle"])
     for rule in whole.iou:
         np.testing.assert_array_equal(whole.iou[rule], parts.iou[rule])
+
+
+def test_blocks_are_planned_once_and_images_come_ahead_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, instances, prompts = dataset(tmp_path, 5)
+    prompts = prompts[prompts["image_id"] != 4].sort_values("prompt", ignore_index=True)
+    planned: list[int] = []
+    monkeypatch.setattr(shard, "plan", lambda *tables: planned.append(len(tables[0])) or plan(*tables))
+    blocks = shard.Shard(images, instances, prompts, {}, most=4)
+    assert [table["image_id"].tolist() for table in blocks.images] == [[0, 1], [2, 3, 4]]
+    blocks.images.append(images.iloc[5:])  # without images
+    ahead, seen = prefetch(lambda task: task.path, blocks.tasks(0)), []
+    for number in range(len(blocks)):
+        block = blocks.take(number)
+        seen.append([Path(path).stem for path in islice(ahead, len(block.tasks))])
+        assert set(block.instances["image_id"]) == set(block.images["image_id"])
+    assert seen == [["0", "1"], ["2", "3"], []] and planned == [2, 3, 0]
+    assert blocks.prompted() == 4 and blocks.prompted(0, 1) == 2, "image 4 has no prompts"
+    assert sorted(blocks.prompt_rows()) == list(range(8)) and blocks.prompt_rows()[:4].tolist() == [0, 1, 4, 5]
