@@ -34,8 +34,8 @@ from sambench.variants.base import MaskCandidates, Prompts, Variant
 
 SELECTIONS = ("argmax", "single", "oracle")
 UPSAMPLING_BYTES = 512 * 2**20  # float32 logits at the size of the frame or image that may exist at once
-# Prompts of images that are finished together: a minute or so at 0.1 s per prompt on a CPU and at 2 ms on a GPU.
-BLOCK_ROWS = {"cpu": 1_000, "gpu": 20_000}
+# Prompts of images that are finished together: a minute or two, with the encodings of a large variant too.
+BLOCK_ROWS = {"cpu": 200, "gpu": 20_000}
 NOTHING = -1  # the instance of a detector's box that is on none
 
 
