@@ -547,7 +547,8 @@ class Runtime(Section):
     )
     decoder: Maybe[Literal["fast", "official"]] = Field(
         None,
-        description="`official`: the plain code path of the authors' mask decoder; `fast`: the same algebra, faster",
+        description="`official`: the plain code path of the authors' mask decoder; `fast`: the same algebra, faster, "
+        "and on a CPU also in SAM's image encoder",
     )
     threads: Count | None = Field(None, description="CPU threads; `null`: all cores that the job has")
 

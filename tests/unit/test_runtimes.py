@@ -16,6 +16,7 @@ import pytest
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, TwoWayTransformer
+from segment_anything.modeling.image_encoder import Block
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +30,7 @@ from sambench.variants import efficient_sam, efficient_tam, hq_sam, sam, sam2, s
 from sambench.variants.base import OFFICIAL, Prompts, Runtime
 from sambench.variants.encoders import efficientvit, repvit
 from sambench.variants.fast import fuse_attention
+from sambench.variants.fast_vit import tile_attention
 from sambench.variants.neural import NeuralVariant, renamer
 from sambench.variants.registry import build
 
@@ -167,6 +169,28 @@ def test_fused_attention_is_the_same_function() -> None:
         assert fuse_attention(decoder) == 7  # three a layer and a last one
         for found, value in zip(decoder(*arguments), expected, strict=True):
             torch.testing.assert_close(found, value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("swap", [fuse_attention, tile_attention])
+@pytest.mark.parametrize(("height", "width"), [(9, 13), (14, 14), (5, 33), (14, 28)])
+def test_blocks_of_sam_of_any_shape(
+    monkeypatch: pytest.MonkeyPatch, swap: Callable[[nn.Module], int], height: int, width: int
+) -> None:
+    """Windows with and without padding, and all cells in tiles that do not divide them."""
+    monkeypatch.setattr("sambench.variants.fast_vit.ROWS", 50)
+    blocks = nn.ModuleList(
+        [Block(48, 3, window_size=size, use_rel_pos=True, input_size=(height, width)) for size in (7, 0)]
+    )
+    for key, value in blocks.named_parameters():
+        value.detach().copy_(weight(key, list(value.shape), "float32", 7))
+    x = torch.randn(2, height, width, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = blocks[1](blocks[0](x))
+        assert swap(blocks.eval()) == 2
+        before = x.clone()
+        found = blocks[1](blocks[0](x))
+    assert torch.equal(x, before), "the input stays as it is"
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.slow

@@ -43,8 +43,9 @@ class Runtime:
     engine: `torch`, or one of engines/: image encoder and mask decoder exported to ONNX; the rest stays in torch.
     precision: what an engine other than torch computes in: `float32`, `bfloat16` or `float16`. What goes in and comes
         out is float32.
-    decoder: `fast`, the mask decoder with fewer products and the same function (fast_decoder.py), or `official`, the
-        forward pass as published. An exported graph is always made of the official one.
+    decoder: `fast`, the mask decoder with fewer products and the same function (fast_decoder.py), and on a CPU SAM's
+        ViT with less memory (fast_vit.py); or `official`, the forward pass as published. An exported graph is always
+        made of the official one.
     threads: CPU threads of torch; None leaves torch's own choice.
     """
 

@@ -24,15 +24,23 @@ def relative_table(positions: torch.Tensor, length: int) -> torch.Tensor:
     return positions.unfold(0, length, 1).flip(-1)
 
 
-def relative_bias(q: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """What SAM adds to the attention of each pair of cells: q (B, n, H*W, C) -> (B, n, H*W, H*W).
+def relative_scores(
+    q: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What SAM adds to the score of two cells: by their distance down (..., H*W, H) and across (..., H*W, W).
 
-    rows (2H - 1, C), columns (2W - 1, C): embeddings of the distance along each axis; q is not scaled.
+    q (..., H*W, C), not scaled. rows (2H - 1, C), columns (2W - 1, C): embeddings of the distance along each axis.
     """
-    grid = q.unflatten(2, (height, width))
-    by_row = torch.einsum("bnhwc,hck->bnhwk", grid, relative_table(rows, height))
-    by_column = torch.einsum("bnhwc,wck->bnhwk", grid, relative_table(columns, width))
-    return (by_row[..., :, None] + by_column[..., None, :]).flatten(4).flatten(2, 3)
+    grid = q.unflatten(-2, (height, width))
+    by_row = torch.einsum("...hwc,hck->...hwk", grid, relative_table(rows, height))
+    by_column = torch.einsum("...hwc,wck->...hwk", grid, relative_table(columns, width))
+    return by_row.flatten(-3, -2), by_column.flatten(-3, -2)
+
+
+def relative_bias(q: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The sum of both for each pair of cells: (B, n, H*W, C) -> (B, n, H*W, H*W), see `relative_scores`."""
+    by_row, by_column = relative_scores(q, rows, columns, height, width)
+    return (by_row[..., :, None] + by_column[..., None, :]).flatten(-2)
 
 
 class FusedEncoderAttention(image_encoder.Attention):

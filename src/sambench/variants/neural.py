@@ -13,6 +13,7 @@ from torch import nn
 
 from sambench.variants.base import FAST, TORCH, Features, Prompts, Runtime, Variant
 from sambench.variants.fast import fuse_attention
+from sambench.variants.fast_vit import tile_attention
 from sambench.variants.loading import read_weights
 from sambench.variants.strict import load_strictly
 
@@ -115,6 +116,8 @@ class NeuralVariant(Variant):
         self.module.train().eval()
         if self.runtime.attention == "sdpa":
             fuse_attention(self.module)
+        elif self.runtime.decoder == FAST and self.runtime.plain and self.device.type == "cpu":
+            tile_attention(self.module)
         if self.runtime.compile:
             self.compile()
 
