@@ -124,10 +124,22 @@ SAM3_DROPPED = [
 ]
 
 
+def sam3_head_renames(neck: str) -> list[tuple[str, str]]:
+    """Official keys of SAM 3's neck and decoder -> ours; neck: a pattern of all before a level's number."""
+    level = neck + r"(\d)\."
+    return [
+        (level + r"dconv_2x2(?:_0)?\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.0."),
+        (level + r"dconv_2x2_1\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.2."),
+        (level + r"conv_1x1\.", r"vision_encoder.neck.fpn_layers.\1.proj1."),
+        (level + r"conv_3x3\.", r"vision_encoder.neck.fpn_layers.\1.proj2."),
+        (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin1\.", r"\1.mlp.proj_in."),
+        (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin2\.", r"\1.mlp.proj_out."),
+    ]
+
+
 # SAM 3.1 is published in the layout of the official code alone. Its head for points and boxes lies beside the tracker
 # of many objects at once, under names of its own; a load that is not strict would leave it random.
 _TRUNK31 = r"^detector\.backbone\.vision_backbone\.trunk\."
-_NECK31 = r"^detector\.backbone\.vision_backbone\.interactive_convs\.(\d)\."
 SAM31_RENAMES = [
     (r"^tracker\.model\.interactive_(sam_\w+)\.", r"\1."),
     (r"^tracker\.model\.interactivity_no_mem_embed$", "no_mem_embed"),
@@ -138,12 +150,7 @@ SAM31_RENAMES = [
     (_TRUNK31 + r"blocks\.(\d+)\.attn\.qkv\.", r"vision_encoder.backbone.layers.\1.attention.qkv."),
     (_TRUNK31 + r"blocks\.(\d+)\.attn\.proj\.", r"vision_encoder.backbone.layers.\1.attention.o_proj."),
     (_TRUNK31 + r"blocks\.(\d+)\.mlp\.", r"vision_encoder.backbone.layers.\1.mlp."),
-    (_NECK31 + r"dconv_2x2(?:_0)?\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.0."),
-    (_NECK31 + r"dconv_2x2_1\.", r"vision_encoder.neck.fpn_layers.\1.scale_layers.2."),
-    (_NECK31 + r"conv_1x1\.", r"vision_encoder.neck.fpn_layers.\1.proj1."),
-    (_NECK31 + r"conv_3x3\.", r"vision_encoder.neck.fpn_layers.\1.proj2."),
-    (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin1\.", r"\1.mlp.proj_in."),
-    (r"^(sam_mask_decoder\.transformer\..*)\.mlp\.lin2\.", r"\1.mlp.proj_out."),
+    *sam3_head_renames(r"^detector\.backbone\.vision_backbone\.interactive_convs\."),
 ]  # fmt: skip
 SAM31_DROPPED = [
     r"^detector\.(?!backbone\.vision_backbone\.(trunk|interactive_convs)\.)",
@@ -329,10 +336,14 @@ class Sam2Variant(StretchVariant):
 
 
 class Sam3Variant(Sam2Variant):
-    """SAM 3's tracker normalizes pixels to [-1, 1]."""
+    """SAM 3's point and box model resizes whole pixels and normalizes them to [-1, 1].
+
+    Official code: sam3/model/sam3_image_processor.py, whose images `predict_inst` takes.
+    """
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
+    whole = True
 
 
 def hiera_encoder(size: str) -> Sam2VisionModel:

@@ -36,11 +36,13 @@ class StretchVariant(NeuralVariant):
 
     mean, std: of the normalization, on [0, 1].
     antialias: torchvision's Resize filters when it shrinks, plain interpolation does not.
+    whole: pixels are resized as whole numbers, and rounded to such, before they are scaled to [0, 1].
     """
 
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     antialias = True
+    whole = False
 
     def __init__(
         self,
@@ -54,9 +56,11 @@ class StretchVariant(NeuralVariant):
         self.pixel_size = pixel_size
 
     def prepare(self, image: np.ndarray) -> Stretched:
-        x = torch.tensor(image).permute(2, 0, 1)[None].contiguous().float().div(255)
+        x = torch.tensor(image).permute(2, 0, 1)[None].contiguous()
         size = (self.pixel_size, self.pixel_size)
+        x = x if self.whole else x.float().div(255)
         x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=self.antialias)
+        x = x.float().div(255) if self.whole else x
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return Stretched((x - mean) / std, image.shape[:2])
 
