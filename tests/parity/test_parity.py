@@ -57,7 +57,15 @@ def test_equal_to_the_official_code(path: Path) -> None:
     assert [row for row in report.rows if not row.ok] == []
 
 
-OWN = ["picosam2", "picosam3", "rwkv_sam", "sam2.1_hq_hiera_large"]
+OWN = [
+    "efficientsam3_ev_m",
+    "efficientsam3_rv_m",
+    "efficientsam3_tv_m",
+    "picosam2",
+    "picosam3",
+    "rwkv_sam",
+    "sam2.1_hq_hiera_large",
+]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=cost(name)) for name in OWN])

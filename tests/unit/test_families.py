@@ -275,7 +275,7 @@ CARDS = {
     name: card
     for name, card in load_cards().items()
     if card.builder.rpartition(".")[2].partition(":")[0]
-    in {"sam2", "slim_sam", "hq_sam", "efficient_sam", "efficient_tam"}
+    in {"sam2", "slim_sam", "hq_sam", "efficient_sam", "efficient_sam3", "efficient_tam"}
 }
 
 
@@ -287,9 +287,9 @@ def test_counts_of_the_cards(name: str) -> None:
         variant = getattr(importlib.import_module(module), function)(CPU, **card.arguments)
     count = sum(parameter.numel() for parameter in variant.module.parameters())
     left_out = VIDEO.get(name.split("_")[0], 0)
-    if name.startswith(("efficientsam", "efficienttam")):
+    if name.startswith(("efficientsam_", "efficienttam_")):
         left_out += variant.module.get_parameter(
-            "image_encoder.pos_embed" if name.startswith("efficientsam") else "vision_encoder.pos_embed"
+            "image_encoder.pos_embed" if name.startswith("efficientsam_") else "vision_encoder.pos_embed"
         ).shape[-1]
     if name == "sam3":
         left_out = 256 * 1024 + 256 + 9 * 256 * 256 + 256  # two convolutions, the fourth level of the neck

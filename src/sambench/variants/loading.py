@@ -32,6 +32,13 @@ _EVIT_TAP, _EVIT_MIDDLE = (
     "image_encoder.neck.input_ops.0.op_list.0.conv.weight",
     "image_encoder.neck.middle.op_list.{}.main.point_conv.conv.weight",
 )
+# EfficientSAM3's keys begin with that of the detector, or not.
+_STUDENT = "backbone.vision_backbone.trunk.model.backbone.model."
+_STUDENTS = {
+    "efficientsam3_ev_m": {"input_stem.op_list.0.conv.weight": (16, 3)},
+    "efficientsam3_rv_m": {"features.0.0.c.weight": (32, 3)},
+    "efficientsam3_tv_m": {"layers.3.blocks.0.attn.proj.weight": (448, 448)},
+}
 LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("sam_hq_vit_b",), {_HQ: (), _PATCHES: (1, 64, 64, 768)}),
     (("sam_hq_vit_l",), {_HQ: (), _PATCHES: (1, 64, 64, 1024)}),
@@ -69,6 +76,11 @@ LAYOUTS: tuple[tuple[tuple[str, ...], dict[str, tuple[int, ...]]], ...] = (
     (("sam2.1_hiera_base_plus", "sam2_hiera_base_plus"), {_TRUNK: (112,)}),
     (("sam2.1_hiera_small", "sam2_hiera_small"), {_TRUNK: (96,), _BLOCKS.format(15): ()}),
     (("sam2.1_hiera_tiny", "sam2_hiera_tiny"), {_TRUNK: (96,)}),
+    *(
+        ((name,), {f"{detector}{_STUDENT}{key}": shape for key, shape in keys.items()})
+        for detector in ("detector.", "")
+        for name, keys in _STUDENTS.items()
+    ),
     (("rap_sam_r50",), {"panoptic_head.prompt_iou.weight": (), "backbone.layer4.2.bn3.weight": (2048,)}),
     (("rwkv_sam",), {"backbone.layers.0.attn.spatial_decay": (384,)}),
     (("picosam3",), {"encoder_stage1.3.weight": (48, 3), "refine.0.weight": (40,)}),

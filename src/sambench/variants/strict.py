@@ -27,6 +27,11 @@ DECODERS = (
 LOW_RANK = re.compile(r"lora|linear_[ab]_[qkv]|(^|\.)w_[ab]s?(\.|_|$)", re.IGNORECASE)
 ADAPTERS = re.compile(r"adapter|prompt_generator", re.IGNORECASE)
 POSITIONS = "image_encoder.pos_embed"
+# SAM 3 by its authors and in transformers: the detector of concepts, the head for points and boxes, this head's neck.
+CONCEPTS = re.compile(r"(detector\.)?backbone\.vision_backbone\.|detector_model\.")
+CLICKS = re.compile(r"(tracker|tracker_model|inst_interactive_predictor)\.")
+CLICK_NECK = re.compile(r"(detector\.)?backbone\.vision_backbone\.(sam2|interactive)_convs\.|tracker_neck\.")
+NO_CLICKS = "a detector of concepts alone: the file holds no head for points and boxes (no key begins with tracker)"
 VIT_WIDTHS = {768: "sam_vit_b", 1024: "sam_vit_l", 1280: "sam_vit_h"}
 
 
@@ -72,6 +77,8 @@ def load_strictly(
             listed = [_listed(title, keys, told, shown) for title, keys in problems.items() if keys]
             found = f"{guess} ({', '.join(listed)})" if guess and listed else guess or "; ".join(listed)
             remedy = "check that the file belongs to this variant"
+            if guess == NO_CLICKS:
+                remedy = "only a file that was saved with SAM 3's tracker answers clicks; nothing is left random here"
             error = BadWeights(source, "state_dict", expected=f"the keys of {name}", found=found, remedy=remedy)
             if len(str(error)) <= LONGEST:
                 break
@@ -96,6 +103,11 @@ def refuse_useless(state: Mapping[str, torch.Tensor], source: str, told: Callabl
 def guess_kind(state: Mapping[str, torch.Tensor]) -> str:
     """What a state dict seems to be that fits no variant, in a few words; empty when nothing comes to mind."""
     keys = list(state)
+    if any(map(CONCEPTS.match, keys)):
+        if not any(map(CLICKS.match, keys)):
+            return NO_CLICKS
+        if not any(map(CLICK_NECK.match, keys)):
+            return "a head for points and boxes without the neck that it reads"
     low_rank = [key for key in keys if LOW_RANK.search(key)]
     if low_rank and len(low_rank) > len(keys) / 2:
         return f"LoRA weights alone ({len(low_rank)} of {len(keys)} keys): merge them into their model first"

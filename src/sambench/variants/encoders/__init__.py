@@ -1,4 +1,7 @@
-"""Image encoders of the SAM-1 family that segment-anything does not bring: `image (B, 3, S, S) -> (B, 256, 64, 64)`."""
+"""Image encoders that segment-anything does not bring.
+
+Those of the SAM-1 family are `image (B, 3, S, S) -> (B, 256, 64, 64)`; what others give is said there.
+"""
 
 from sambench.variants.deferred import defer_timm
 

@@ -41,6 +41,13 @@ class WindowAttention(Attention):
         return super().get_attention_biases(device)[None]
 
 
+def fuse_windows(backbone: nn.Module) -> None:
+    """Let the attention of timm's TinyViT run in one fused kernel, in place."""
+    for module in backbone.modules():
+        if type(module) is Attention:
+            module.__class__ = WindowAttention
+
+
 class TinyViTEncoder(nn.Module):
     """(B, 3, 1024, 1024) -> (B, 256, 64, 64)."""
 
@@ -57,9 +64,7 @@ class TinyViTEncoder(nn.Module):
         backbone: Any = self.backbone  # torch types the attributes of a module as tensors
         backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
         backbone.head = nn.Identity()
-        for module in backbone.modules():
-            if type(module) is Attention:
-                module.__class__ = WindowAttention
+        fuse_windows(backbone)
         self.neck = nn.Sequential(
             nn.Conv2d(320, 256, 1, bias=False),
             LayerNorm2d(256),
