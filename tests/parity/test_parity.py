@@ -25,7 +25,7 @@ LONG = {
     *("sam_vit_l", "sam2.1_hiera_large", "sam2.1_hq_hiera_large", "fastsam_x", "hdetr_swin_large_n900_480"),
     *("vitdet_cascade_mask_rcnn_vitdet_b", "vitdet_cascade_mask_rcnn_vitdet_h_512"),
     *("vitdet_cascade_mask_rcnn_vitdet_b_512", "sam_hq_vit_b", "efficientvit_sam_xl1", "slimsam_50_uniform"),
-    "vitdet_lvis_cascade_mask_rcnn_vitdet_b_512",
+    *("vitdet_lvis_cascade_mask_rcnn_vitdet_b_512", "efficientsam3_rv_m"),
 }
 
 

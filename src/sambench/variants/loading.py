@@ -34,7 +34,7 @@ _EVIT_TAP, _EVIT_MIDDLE = (
 )
 # EfficientSAM3's keys begin with that of the detector, or not.
 _STUDENT = "backbone.vision_backbone.trunk.model.backbone.model."
-_STUDENTS = {
+_STUDENTS: dict[str, dict[str, tuple[int, ...]]] = {
     "efficientsam3_ev_m": {"input_stem.op_list.0.conv.weight": (16, 3)},
     "efficientsam3_rv_m": {"features.0.0.c.weight": (32, 3)},
     "efficientsam3_tv_m": {"layers.3.blocks.0.attn.proj.weight": (448, 448)},
