@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from sambench.code_digest import runtime_modules
 from sambench.config import read_registries
 from sambench.errors import UnsupportedRuntime
 from sambench.files import default_cache
+from sambench.measure import agreement
+from sambench.measure.session import MeasuringJob
 from sambench.parity.models import load_cards
 from sambench.settings import Runtime as RuntimeSettings
 from sambench.settings_docs import json_schema
@@ -200,6 +203,14 @@ def test_a_provider_that_is_not_here(
     variant, status, why = attempt(card, runtime, [tmp_path])
     assert variant is None and status == NO_DEVICE
     assert reason in why and why.endswith("choose a runtime with another engine") and "\n" not in why
+
+
+def test_a_measure_says_what_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_onnxruntime(monkeypatch, ["CPUExecutionProvider"])
+    runtime = Runtime("coreml", device="cpu", engine="coreml", threads=1)
+    table, device, facts = agreement.run(MeasuringJob(load_cards()["mobilesam"], runtime, [tmp_path], {}))
+    assert table["status"].tolist() == [NO_DEVICE] and device == ""
+    assert json.loads(facts["run"])["decoder"] == OFFICIAL, "of which graphs are made, whatever the runtime says"
 
 
 def test_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from sambench.status import (
     UNSUPPORTED_PROMPT,
     UNSUPPORTED_RUNTIME,
 )
-from sambench.variants.base import BOX, Runtime, Variant
+from sambench.variants.base import BOX, OFFICIAL, TORCH, Runtime, Variant
 from sambench.variants.cards import Card
 from sambench.variants.registry import build
 
@@ -92,7 +92,8 @@ def observe(
     card, runtime, folders = job.card, job.runtime, list(job.folders)
     state = card.availability(folders, runtime)
     device = torch.device("cpu") if state == NO_DEVICE else runtime.torch_device()
-    facts: dict[str, Any] = {"weights": "none", "decoder": runtime.decoder if card.checkpoints else "none"}
+    decoder = runtime.decoder if runtime.engine == TORCH else OFFICIAL  # which graphs are made of
+    facts: dict[str, Any] = {"weights": "none", "decoder": decoder if card.checkpoints else "none"}
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
     if state not in ((OK,) if accuracy else (OK, NO_WEIGHTS)):
