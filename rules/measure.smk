@@ -1,7 +1,7 @@
 """Cost of variants: one rule for every measure; those with a clock run alone, efficiency is counted and needs no data."""
 
 from sambench.jobs import measured_file
-from sambench.settings import CLOCKS, MEASURES
+from sambench.settings import CLOCKS, MEASURES, ON_IMAGES
 
 for target in MEASURES:
 
@@ -25,7 +25,7 @@ rule measure:
     benchmark:
         f"{RESULTS}/benchmarks/{{measure}}/{{dataset}}/{{variant}}/{{runtime}}.tsv"
     wildcard_constraints:
-        measure=one_of([measure for measure in MEASURES if measure != "efficiency"]),
+        measure=one_of(ON_IMAGES),
     conda:
         "../envs/sambench.yaml"
     threads: lambda wildcards: workflow.cores if wildcards.measure in CLOCKS else threads_of(wildcards)

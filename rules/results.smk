@@ -11,12 +11,15 @@ PARTED = parted(study)
 OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
 
 
-def figure_modules(figure):
+def table_modules(name):
+    """What a change of a table comes from, with what tables declare that it is made of."""
+    table = all_tables()[name]
+    return [*table.modules, *[all_tables()[other].module for other in table.settings(study).get("tables", ())]]
+
+
+def figure_modules(name):
     """What a change of a figure comes from: its own module, and what its tables declare for it."""
-    return [
-        all_figures()[figure].module,
-        *[module for name in FIGURES[figure] for module in all_tables()[name].modules],
-    ]
+    return [all_figures()[name].module, *[all_tables()[table].module for table in FIGURES[name]]]
 
 
 rule tables:
@@ -78,7 +81,7 @@ rule table:
     conda:
         "../envs/sambench.yaml"
     params:
-        code=lambda wildcards: code("table", *all_tables()[wildcards.table].modules),
+        code=lambda wildcards: code("table", *table_modules(wildcards.table)),
         results=results_folder,
         folder=study_folder,
         settings=lambda wildcards: all_tables()[wildcards.table].settings(study),

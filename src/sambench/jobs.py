@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sambench.settings import MEASURES
+from sambench.settings import ON_IMAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("parts", ("dataset", "variant", "runtime", "group", "table")),
     ("segevery", ("dataset", "variant", "runtime", "sampler", "kind")),
     ("average_precision", ("dataset", "variant", "runtime", "group")),
-    *((measure, ("dataset", "variant", "runtime")) for measure in MEASURES if measure != "efficiency"),
+    *((measure, ("dataset", "variant", "runtime")) for measure in ON_IMAGES),
     ("volumes", ("dataset", "variant", "runtime")),
     ("gallery", ("dataset", "variant", "runtime")),
     ("boxes", ("dataset", "detector", "shard")),

@@ -155,7 +155,6 @@ Protocol = Literal["clicks", "clicks_fed", "box_clicks", "box_clicks_fed"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 COMMON_CORRUPTIONS: tuple[str, ...] = get_args(CommonCorruption)
 PICTURED = 24  # instances of a data set in a gallery at most: the report stays small
-CLOCKS = ("latency", "throughput", "energy")  # measures that have the machine to themselves
 PromptKind = Literal["box", "point", "box_point"]
 
 
@@ -164,6 +163,9 @@ class Section(BaseModel):
 
     # One build at first use, of the whole: a build per class costs every job 0.05 s.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True, allow_inf_nan=False)
+    # Of a measure's section: it has the machine to itself; it is taken on the images of a data set.
+    clock: ClassVar[bool] = False
+    on_images: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
@@ -179,23 +181,9 @@ class Section(BaseModel):
 # Folders of `results` that studies share, and files and folders of earlier versions: no study may have their names.
 SHARED = frozenset(
     {
-        *("agreement", "average_precision", "benchmarks", "boxes", "coco_results", "datasets", "efficiency", "latency"),
-        "energy",
-        *(
-            "corruptions",
-            "interactive",
-            "logs",
-            "masks",
-            "mlartifacts",
-            "mlflow.db",
-            "prompts",
-            "retrieve",
-            "segany",
-            "segevery",
-            "parts",
-            "throughput",
-            "volumes",
-        ),
+        *MEASURES,
+        *("average_precision", "benchmarks", "boxes", "coco_results", "datasets", "logs", "masks", "mlartifacts"),
+        *("mlflow.db", "parts", "prompts", "retrieve", "segany", "segevery", "volumes"),
         *("figures", "report", "tables"),
     }
 )
@@ -385,12 +373,16 @@ class SegmentEverything(Section):
 class Efficiency(Section):
     """Static cost; counts depend on the image only by its size."""
 
+    on_images = False
+
     reference: Name = Field(description="the variant that the EER relates to")
     image_size: Size = Field(description="height and width, in pixels, of the image that is counted for")
 
 
 class Latency(Section):
     """Times; every job takes all cores."""
+
+    clock = True
 
     images: Count = Field(description="how many images: the first ones by id that have annotations")
     boxes: Count = Field(description="boxes per image, decoded one by one")
@@ -400,6 +392,8 @@ class Latency(Section):
 
 class Throughput(Section):
     """Images per second with their ground-truth boxes; every job takes all cores."""
+
+    clock = True
 
     images: Count | None = Field(
         description="how many images: the first ones by id that have annotations; `null`: all of them"
@@ -417,6 +411,8 @@ class Throughput(Section):
 
 class Energy(Section):
     """Joules per image with its ground-truth boxes; every job takes all cores."""
+
+    clock = True
 
     images: Count | None = Field(
         description="how many images: the first ones by id that have annotations; `null`: all of them"
@@ -869,6 +865,15 @@ class Settings(Section):
     )
     detectors: dict[Name, DetectorCard] = Field(description="the registry of detectors")
     variants: dict[Name, VariantCard] = Field(description="the registry of variants")
+
+
+def _measures(kind: str) -> tuple[str, ...]:
+    """The measures whose section says that they are of a kind."""
+    return tuple(name for name in MEASURES if getattr(Settings.model_fields[name].annotation, kind))
+
+
+CLOCKS = _measures("clock")
+ON_IMAGES = _measures("on_images")
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sambench import prompt_names
 from sambench.jobs import Job, instances_file
-from sambench.results.declared import Column, InSummary, Missing, not_ok
+from sambench.results.declared import Column, InSummary, Missing, Published, Score, not_ok
 from sambench.results.headlines import headline
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import Part, status_of
@@ -23,6 +23,8 @@ SMALL, LARGE = 32.0**2, 96.0**2  # COCO's bounds of `area` in pixels
 IOU_COLUMN = {"argmax": "iou", "single": "iou_single", "oracle": "iou_oracle"}
 KEY = ("dataset", "variant", "runtime", "prompt")
 UNITS = dict.fromkeys(("miou", "miou_low", "miou_high", "miou_small", "miou_medium", "miou_large"), "%")
+SCORE = Score(word="mIoU", column="miou", by="prompt")
+PUBLISHED = Published(setting=("prompt", "selection"), of_data=True)
 
 # Means in per cent over `instances` instances of `images` images.
 SCHEMA = pa.schema(

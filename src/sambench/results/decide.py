@@ -16,6 +16,7 @@ from sambench.results.headlines import HEADLINES
 from sambench.results.paired import Scores, System
 from sambench.results.statistics import Resampling, together, verdict
 from sambench.results.tables.comparison import LEAST
+from sambench.results.tables.summary import source_of
 
 MOST = 20  # instances that are listed
 SEVERAL = "all"  # the subset that is everything
@@ -224,12 +225,9 @@ def recommend(study: Finished, budget: Budget, prompt: str = "", runtime: str = 
     Raises InputError where the study did not measure what the budget limits, or has no such prompt set.
     """
     summary = study.table("summary")
-    for limit, column, measure in (
-        (budget.ms, "segany_ms", "latency"),
-        (budget.memory_mib, "peak_memory_mib", "latency"),
-    ):
+    for limit, column in ((budget.ms, "segany_ms"), (budget.memory_mib, "peak_memory_mib")):
         if limit is not None and summary[column].isna().all():
-            remedy = f"add `{measure}` to study.measures and run it again"
+            remedy = f"add `{source_of(column)}` to study.measures and run it again"
             raise InputError(study.name, column, expected="measured values", found="none", remedy=remedy)
     ceilings = paired.ceilings(study.plan)
     for dataset in paired.datasets(study.plan):

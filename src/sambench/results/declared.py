@@ -1,4 +1,4 @@
-"""What a table declares for others: its part of the summary, costs that accuracy stands against, columns that it lends.
+"""What a table declares for others: its part of the summary, its score, costs, columns that it lends.
 
 The summary, the figures and the tables that borrow go through the registry and take what is declared there: they know
 no table by its name.
@@ -62,6 +62,28 @@ class InSummary:
     chosen: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
     asked: Callable[[Study], bool] = lambda study: True
     explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The number of a table of accuracy. word: for it. by: the column that names it, such as the prompt set."""
+
+    word: str
+    column: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """How published figures are compared with the rows of a table.
+
+    setting: the columns that a figure's setting names. of_data: an accuracy, which belongs to its data set; a time does
+    not depend on it. rows: those that figures are about.
+    """
+
+    setting: tuple[str, ...] = ()
+    of_data: bool = False
+    rows: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from sambench.parquet import read_provenance
 from sambench.provenance import digest, read_libraries
 from sambench.results.headlines import headlines
 from sambench.results.table import Table
+from sambench.settings import ON_IMAGES
 from sambench.status import BAD_WEIGHTS, NO_DEVICE, NO_WEIGHTS, NOT_INSTALLED, OK, OUT_OF_MEMORY
 
 KEY = ("dataset", "variant", "runtime")
@@ -246,7 +247,7 @@ def job_files(config: Mapping[str, Any], shards: Mapping[str, int], results: Pat
         for sampler in study["samplers"]
         for kind in ("quality", "time")
     ]
-    files += [measured_file(results, name, *job) for name in study["measures"] if name != "efficiency"]
+    files += [measured_file(results, name, *job) for name in study["measures"] if name in ON_IMAGES]
     if "efficiency" in study["measures"]:
         files.append(efficiency_file(results, variant))
     return [Path(file) for file in files]

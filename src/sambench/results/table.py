@@ -20,7 +20,7 @@ import pyarrow as pa
 from sambench.errors import InputError, near_matches
 from sambench.parquet import read_parquet
 from sambench.results import tables as modules
-from sambench.results.declared import Cost, InSummary, Loan
+from sambench.results.declared import Cost, InSummary, Loan, Published, Score
 from sambench.status import OK, summary
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Table:
     part: its lines about one prompt set of one job, where it comes in parts: (job, prompt set, rows with the columns of
         records.SEGANY, what else decides, see `parts.part_settings`).
     derived: it is made of other tables, and no published figure is about it.
-    summary, costs, lends: what it declares for other tables and figures.
+    summary, score, published, costs, lends: what it declares for other tables and figures.
     completed: (itself, all tables) -> itself, for a table with columns that others declare; only the registry's table
     has them, not the TABLE of its module. declared_in: the modules of these others.
     """
@@ -78,6 +78,8 @@ class Table:
     part: Part | None = None
     derived: bool = False
     summary: InSummary | None = None
+    score: Score | None = None
+    published: Published = Published()  # noqa: RUF009
     costs: tuple[Cost, ...] = ()
     lends: Loan | None = None
     completed: Callable[[Table, Sequence[Table]], Table] | None = None

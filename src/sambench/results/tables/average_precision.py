@@ -12,7 +12,7 @@ import pyarrow as pa
 from sambench import records
 from sambench.jobs import Job
 from sambench.parquet import read_parquet
-from sambench.results.declared import BY_NAME, Column, InSummary, Missing, by_name, not_ok
+from sambench.results.declared import BY_NAME, Column, InSummary, Missing, Published, Score, by_name, not_ok
 from sambench.results.table import Table
 from sambench.results.tables import boxes
 
@@ -90,6 +90,8 @@ TABLE = Table(
     build=build,
     units=dict.fromkeys([*records.PRECISION_NAMES, "boundary_ap", "box_ap"], "%"),
     metrics="{column}/{detector}",
+    score=Score(word="AP", column="ap", by="detector"),
+    published=Published(setting=("detector", "selection"), of_data=True),
     summary=InSummary(
         word="AP",
         order=30,

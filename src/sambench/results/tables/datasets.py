@@ -14,6 +14,7 @@ from sambench import records
 from sambench.jobs import boxes_file, notes_file
 from sambench.parquet import read_parquet, read_provenance
 from sambench.results.table import Table, concat
+from sambench.settings import ON_IMAGES
 
 if TYPE_CHECKING:
     from sambench.study import Study
@@ -23,8 +24,7 @@ SCHEMA = pa.schema([pa.field("dataset", pa.string()), *records.NOTES])
 
 def selected(study: Study) -> bool:
     """Counting operations needs no images."""
-    measures = {*study.settings.study.measures} - {"efficiency"}
-    return bool(study.jobs() or study.everything_jobs() or measures)
+    return bool(study.jobs() or study.everything_jobs() or {*study["measures"]} & {*ON_IMAGES})
 
 
 def sources(study: Study) -> list[str]:

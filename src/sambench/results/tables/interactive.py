@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
-from sambench.results.declared import Column, InSummary, Missing, not_ok
+from sambench.results.declared import Column, InSummary, Missing, Published, not_ok
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import Table, concat, status_of, typed
@@ -154,6 +154,7 @@ TABLE = Table(
     decimals={f"noc_{q}": 2 for q in TARGETS} | {"seconds_per_click": 4},
     metrics="interactive/{column}/{protocol}",
     series=dict.fromkeys(("miou", "miou_low", "miou_high", *(f"reached_{q}" for q in TARGETS)), "clicks"),
+    published=Published(setting=("protocol", "clicks"), of_data=True),
     summary=InSummary(
         word="clicks",
         order=80,

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
-from sambench.results.declared import KEY, Column, Cost, InSummary, Missing, not_ok
+from sambench.results.declared import KEY, Column, Cost, InSummary, Missing, Published, not_ok
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.statistics import clustered_bootstrap
 from sambench.results.table import Table, all_tables, concat, find_table, read_tables, status_of, table_files, typed
@@ -124,6 +124,11 @@ def lines(
     return typed(rows, schema)
 
 
+def one_box(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold the time of one image and its first box."""
+    return rows[rows["boxes"] == 1]
+
+
 def in_summary(rows: pd.DataFrame) -> tuple[dict[str, Any], list[Missing]]:
     first = rows.iloc[0]
     cells = {name: first[name] for name in ("device", "encode_ms", "segany_ms", "peak_memory_mib", "busy")}
@@ -159,6 +164,7 @@ TABLE = Table(
     metrics="latency/{column}",
     series=dict.fromkeys(("cumulative_ms", "cumulative_low", "cumulative_high", "p50", "p90"), "boxes"),
     completed=with_lent,
+    published=Published(rows=one_box),
     summary=InSummary(
         word="time",
         order=50,
@@ -176,7 +182,7 @@ TABLE = Table(
             column="segany_ms",
             order=10,
             title="time of one image and box, ms",
-            rows=lambda rows: rows[(rows["status"] == OK) & (rows["boxes"] == 1)],
+            rows=lambda rows: one_box(rows[rows["status"] == OK]),
         ),
     ),
     drawn_from=("latency",),

@@ -21,7 +21,7 @@ import pyarrow as pa
 from sambench.config import CONFIG_FOLDER
 from sambench.errors import InputError
 from sambench.protocols import protocol_of
-from sambench.results.table import Table, all_tables, read_tables, table_files, typed
+from sambench.results.table import Table, all_tables, find_table, read_tables, table_files, typed
 from sambench.status import OK
 
 if TYPE_CHECKING:
@@ -46,17 +46,6 @@ NOTES = {
     "five_clicks": "published with five clicks at most per instance, and masks as polygons",
     "four_tokens": "published with the best of all four tokens, the single-mask token included",
 }
-# Where a line is looked up: the columns of a table that its setting names.
-SETTINGS = {
-    "segevery": ("sampler",),
-    "accuracy_points": ("prompt", "selection"),
-    "accuracy_boxes": ("prompt", "selection"),
-    "average_precision": ("detector", "selection"),
-    "interactive": ("protocol", "clicks"),
-}
-# An accuracy belongs to its data set; a time does not depend on it.
-ACCURACIES = ("accuracy_points", "accuracy_boxes", "average_precision", "interactive")
-
 # A published figure beside ours, in the unit of our column `metric` of `table`. difference in
 # per cent of the published value; explanation where it is above one; hardware that the published figure was taken on.
 # protocol: of an accuracy, by its source, as the configuration names it; like_with_like: it is repeated in full.
@@ -138,7 +127,7 @@ def reproduction(
             line |= {"runtime": found.get("runtime", ""), "device": found.get("device", "")}
             line |= {"measured": measured, "published": value, "difference": 100 * (measured - value) / value}
             differs = ""
-            if figure["table"] in ACCURACIES:
+            if find_table(figure["table"]).published.of_data:
                 name = protocol_of(figure["source"], protocols)
                 differs = protocols[name].get("differs", "") if name else ""
                 line |= {"protocol": name, "like_with_like": bool(name) and not differs and not figure["note"]}
@@ -153,14 +142,12 @@ def reproduction(
 
 def _matches(figure: Mapping[str, str], table: pd.DataFrame) -> pd.DataFrame:
     """The lines of a table that a figure can be compared with."""
-    wanted = dict(zip(SETTINGS.get(figure["table"], ()), figure["setting"].split("/"), strict=False))
+    compared = find_table(figure["table"]).published
+    table = compared.rows(table)
+    wanted = dict(zip(compared.setting, figure["setting"].split("/"), strict=False))
     wanted["variant"] = figure["variant"]
-    if figure["table"] in ACCURACIES:
+    if compared.of_data:
         wanted["dataset"] = figure["dataset"]
-    if figure["table"] == "latency":
-        table = table[table["boxes"] == 1]
-    if "best" in table:
-        table = table[table["best"]]
     if "runtime" in table:
         wanted["runtime"] = figure["runtime"]
     for name, value in wanted.items():

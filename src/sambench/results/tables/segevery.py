@@ -14,7 +14,7 @@ from sambench import records
 from sambench.errors import InputError
 from sambench.jobs import EverythingJob
 from sambench.parquet import read_parquet, read_provenance
-from sambench.results.declared import BY_NAME, Column, InSummary, Missing, by_name, not_ok
+from sambench.results.declared import BY_NAME, Column, InSummary, Missing, Published, Score, by_name, not_ok
 from sambench.results.table import Table, concat, status_of
 from sambench.status import ALL_CROWDS, OK
 
@@ -124,6 +124,8 @@ TABLE = Table(
     units={name: "ms" for name in SCHEMA.names if name.endswith("_ms") or name == "ms_per_image"}
     | {"peak_memory_mib": "MiB", "ar_100": "%", "ar_1000": "%"},
     metrics="{column}/{sampler}",
+    score=Score(word="AR@1000", column="ar_1000", by="sampler"),
+    published=Published(setting=("sampler",)),
     summary=InSummary(
         word="everything",
         order=40,

@@ -10,8 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench.results.layout import CEILING
-from sambench.results.table import Table, find_table, read_tables, reasons_in_words, table_files, typed
-from sambench.results.tables import accuracy_boxes, accuracy_points, average_precision, segevery
+from sambench.results.table import Table, all_tables, find_table, read_tables, reasons_in_words, table_files, typed
 from sambench.status import OK
 
 if TYPE_CHECKING:
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
 
 RULE = "argmax"
 NOT_MEASURED = "not asked"
-# Of each table: what its number is called, the column that it is in, and the column that is named after it.
-NUMBERS: dict[str, tuple[str, str, str]] = {
-    accuracy_boxes.TABLE.name: ("mIoU", "miou", "prompt"),
-    accuracy_points.TABLE.name: ("mIoU", "miou", "prompt"),
-    average_precision.TABLE.name: ("AP", "ap", "detector"),
-    segevery.TABLE.name: ("AR@1000", "ar_1000", "sampler"),
-}
 
 # measure: such as `AP grounding_dino_base`. mean: over the data sets, which count alike, where all have a number.
 # mean_rank: of the variant's place among those of the runtime that have them all, 1 for the best; equals share theirs.
@@ -50,7 +42,7 @@ def members(study: Study) -> dict[str, list[str]]:
 
 
 def tables_needed(study: Study) -> dict[str, str]:
-    return table_files(study, [name for name in NUMBERS if find_table(name).selected(study)])
+    return table_files(study, [name for name, table in all_tables().items() if table.score and table.selected(study)])
 
 
 def settings(study: Study) -> dict[str, Any]:
@@ -72,9 +64,11 @@ def suites(members: Mapping[str, Sequence[str]], tables: Mapping[str, pd.DataFra
             numbers = table[table["dataset"].isin(names)]
             if "selection" in numbers:
                 numbers = numbers[numbers["selection"] == RULE]
-            word, column, by = NUMBERS[table_name]
-            for (name, _), rows in numbers.groupby([by, "runtime"], sort=False):
-                lines += [{"suite": suite, "measure": f"{word} {name}"} | row for row in _rows(rows, column, names)]
+            score = find_table(table_name).score
+            assert score is not None, f"{table_name} has no score"
+            for (name, _), rows in numbers.groupby([score.by, "runtime"], sort=False):
+                words = {"suite": suite, "measure": f"{score.word} {name}"}
+                lines += [words | row for row in _rows(rows, score.column, names)]
     return typed(lines, SCHEMA)
 
 

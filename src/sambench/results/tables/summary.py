@@ -54,6 +54,13 @@ def columns(tables: Iterable[Table]) -> list[Column]:
     return sorted([*OWN, *given], key=lambda column: column.order)
 
 
+def source_of(column: str) -> str:
+    """The name of the table that gives a column."""
+    return next(
+        name for name, part in declared(all_tables().values()).items() if column in {c.name for c in part.columns}
+    )
+
+
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.type) for column in columns])
 

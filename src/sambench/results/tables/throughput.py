@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sambench import records
-from sambench.results.declared import KEY, Column, Cost, InSummary, Loan, Missing, not_ok
+from sambench.results.declared import KEY, Column, Cost, InSummary, Loan, Missing, Published, not_ok
 from sambench.results.measured import jobs_of, read_measured
 from sambench.results.table import Table, concat, typed
 from sambench.status import OK
@@ -119,6 +119,7 @@ TABLE = Table(
     | {"seconds": "s", "peak_memory_mib": "MiB", "requested_mib": "MiB"},
     decimals={"throughput_img_s": 3, "encode_img_s": 3},
     metrics="throughput/{column}",
+    published=Published(rows=best),
     summary=InSummary(word="throughput", order=60, columns=(RATE,), cells=in_summary),
     costs=(Cost(column="batch_ms", order=20, title="time per image at the best batch size, ms", rows=batch_times),),
     lends=Loan(columns=(RATE, BEST_BATCH), cells=lent),
