@@ -2,6 +2,13 @@
 
 from sambench.jobs import box_precision_file
 
+PRECISION_PARAMS = {
+    "code": code("average_precision"),
+    "class_agnostic": PRECISION.class_agnostic,
+    "annotations": annotations_of,
+    "content": content_of,
+}
+
 
 rule average_precision:
     input:
@@ -22,15 +29,10 @@ rule average_precision_boxes:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("average_precision"),
-        runtime=limit("average_precision"),
+        **needs("average_precision"),
     params:
-        code=code("average_precision"),
+        **PRECISION_PARAMS,
         detectors=lambda wildcards: boxes_on(wildcards.dataset),
-        class_agnostic=study.settings.average_precision.class_agnostic,
-        annotations=annotations_of,
-        content=content_of,
     script:
         "../workflow/scripts/average_precision.py"
 
@@ -48,15 +50,12 @@ use rule average_precision_boxes as average_precision_masks with:
     benchmark:
         f"{RESULTS}/benchmarks/average_precision/{{dataset}}/{{variant}}/{{runtime}}/{{group}}.tsv"
     params:
-        code=code("average_precision"),
+        **PRECISION_PARAMS,
         detectors=boxes_of,
-        class_agnostic=study.settings.average_precision.class_agnostic,
-        annotations=annotations_of,
-        content=content_of,
         selections=mask_selections(study["selections"]),
         config_digest=lambda wildcards: study.segany_digest(wildcards.variant, wildcards.runtime),
         keep_unjudged=PRECISION.keep_unjudged,
-        boundary=study.settings.average_precision.boundary,
+        boundary=PRECISION.boundary,
 
 
 rule coco_results:
@@ -81,9 +80,7 @@ rule coco_results_file:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("average_precision"),
-        runtime=limit("average_precision"),
+        **needs("average_precision"),
     params:
         code=code("coco_results"),
     script:

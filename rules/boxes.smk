@@ -23,11 +23,7 @@ rule boxes_shard:
         "../envs/sambench.yaml"
     threads: threads_of_detector
     resources:
-        **gpu_options(gpu_of_detector),
-        **SITE_OPTIONS,
-        gpu=gpu_of_detector,
-        mem_mb=memory("boxes"),
-        runtime=limit("boxes"),
+        **needs("boxes", gpu_of_detector),
     params:
         code=lambda wildcards: code("boxes", *DETECTOR_CARDS[wildcards.detector].modules(wildcards.dataset)),
         card=lambda wildcards: DETECTOR_CARDS[wildcards.detector].deciding(),
@@ -56,9 +52,7 @@ rule boxes_merge:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("boxes_merge"),
-        runtime=limit("boxes_merge"),
+        **needs("boxes_merge"),
     params:
         code=code("boxes_merge"),
     script:

@@ -79,6 +79,17 @@ def model_code(script, variants, runtime, *modules):
     return code(script, *builders, *runtime_modules(study.plain["runtimes"][runtime]), *modules)
 
 
+def table_modules(name):
+    """What a change of a table comes from, with what tables declare that it is made of."""
+    table = all_tables()[name]
+    return [*table.modules, *[all_tables()[other].module for other in table.settings(study).get("tables", ())]]
+
+
+def figure_modules(name):
+    """What a change of a figure comes from: its own module, and what its tables declare for it."""
+    return [all_figures()[name].module, *[all_tables()[table].module for table in FIGURES[name]]]
+
+
 def results_folder(wildcards):
     return RESULTS
 
@@ -144,6 +155,18 @@ def together(clock=lambda wildcards: True):
     return lambda wildcards: (
         f"{wildcards.dataset}/{wildcards.variant}/{'gpu' if gpu_of(wildcards) else 'cpu'}" if clock(wildcards) else ""
     )
+
+
+def needs(stage, gpu=None, *, clock=False):
+    """The resources of a stage's jobs. gpu: from wildcards to the number of GPUs; clock: they run alone."""
+    asked = {**SITE_OPTIONS, "mem_mb": memory(stage), "runtime": limit(stage)}
+    if gpu:
+        asked |= {"gpu": gpu, **gpu_options(gpu)}
+    if stage in resources.ESTIMATED:
+        asked["slurm_extra"] = queueing(stage, clock=clock)
+    if clock:
+        asked["together"] = together()
+    return asked
 
 
 # A data set's files are named by `annotations` and `folder`; `source` makes jobs wait for what brings them.

@@ -33,9 +33,7 @@ rule index:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("index"),
-        runtime=limit("index"),
+        **needs("index"),
     params:
         code=code("index"),
         annotations=annotations_of,

@@ -59,11 +59,7 @@ rule gallery_masks:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        **gpu_options(gpu_of),
-        **SITE_OPTIONS,
-        gpu=gpu_of,
-        mem_mb=memory("gallery"),
-        runtime=limit("gallery"),
+        **needs("gallery", gpu_of),
     params:
         code=lambda wildcards: model_code("gallery", [wildcards.variant], wildcards.runtime),
         model=model_of,

@@ -61,9 +61,7 @@ use rule measure as measure_efficiency with:
         measure="efficiency",
     threads: 1
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("efficiency"),
-        runtime=limit("efficiency"),
+        **needs("efficiency"),
     params:
         code=lambda wildcards: code(
             "measure",

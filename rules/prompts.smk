@@ -18,9 +18,7 @@ rule prompts_group:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("prompts"),
-        runtime=limit("prompts"),
+        **needs("prompts"),
     params:
         code=code("prompts"),
         types=lambda wildcards: study.prompt_types(wildcards.group),

@@ -11,17 +11,6 @@ PARTED = parted(study)
 OVERVIEW = [table.name for table in TABLES if table.page or table.name.startswith("accuracy")]
 
 
-def table_modules(name):
-    """What a change of a table comes from, with what tables declare that it is made of."""
-    table = all_tables()[name]
-    return [*table.modules, *[all_tables()[other].module for other in table.settings(study).get("tables", ())]]
-
-
-def figure_modules(name):
-    """What a change of a figure comes from: its own module, and what its tables declare for it."""
-    return [all_figures()[name].module, *[all_tables()[table].module for table in FIGURES[name]]]
-
-
 rule tables:
     input:
         TABLE_FILES,
@@ -48,9 +37,7 @@ rule parts:
     conda:
         "../envs/sambench.yaml"
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("parts"),
-        runtime=limit("parts"),
+        **needs("parts"),
     params:
         code=code("parts", *[all_tables()[name].module for name in PARTED]),
         results=results_folder,
@@ -97,9 +84,7 @@ use rule table as table_large with:
         table=one_of([table.name for table in TABLES if table.large]),
     localrule: False
     resources:
-        **SITE_OPTIONS,
-        mem_mb=memory("tables"),
-        runtime=limit("tables"),
+        **needs("tables"),
 
 
 rule overview:

@@ -27,11 +27,7 @@ rule segany_shard:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        **gpu_options(gpu_of),
-        gpu=gpu_of,
-        mem_mb=memory("segany"),
-        runtime=limit("segany"),
-        slurm_extra=queueing("segany"),
+        **needs("segany", gpu_of),
     params:
         code=lambda wildcards: model_code("segany", [wildcards.variant], wildcards.runtime),
         model=model_of,

@@ -2,6 +2,15 @@
 
 EVERYTHING = study.plain["segevery"]
 EVERYTHING_FOLDER = f"{RESULTS}/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}"
+EVERYTHING_PARAMS = {
+    "code": lambda wildcards: model_code("segevery", everything_models(wildcards), wildcards.runtime),
+    "model": model_of,
+    "weights": lambda wildcards: weights_by_name(everything_models(wildcards)),
+    "detector": everything_detector,
+    "settings": generator_settings,
+    "image_count": EVERYTHING["images"],
+    "warmup": EVERYTHING["warmup"],
+}
 
 
 rule segevery:
@@ -28,20 +37,10 @@ rule segevery_quality:
         "../envs/sambench.yaml"
     threads: threads_of
     resources:
-        **gpu_options(gpu_of),
-        gpu=gpu_of,
-        mem_mb=memory("segevery"),
-        runtime=limit("segevery"),
-        slurm_extra=queueing("segevery"),
+        **needs("segevery", gpu_of),
     params:
-        code=lambda wildcards: model_code("segevery", everything_models(wildcards), wildcards.runtime),
+        **EVERYTHING_PARAMS,
         kind="quality",
-        model=model_of,
-        weights=lambda wildcards: weights_by_name(everything_models(wildcards)),
-        detector=everything_detector,
-        settings=generator_settings,
-        image_count=EVERYTHING["images"],
-        warmup=EVERYTHING["warmup"],
     script:
         "../workflow/scripts/segevery.py"
 
@@ -56,18 +55,7 @@ use rule segevery_quality as segevery_time with:
         f"{RESULTS}/benchmarks/segevery/{{dataset}}/{{variant}}/{{runtime}}/{{sampler}}/time.tsv"
     threads: workflow.cores
     resources:
-        **gpu_options(gpu_of),
-        gpu=gpu_of,
-        mem_mb=memory("segevery"),
-        runtime=limit("segevery"),
-        slurm_extra=queueing("segevery", clock=True),
-        together=together(),
+        **needs("segevery", gpu_of, clock=True),
     params:
-        code=lambda wildcards: model_code("segevery", everything_models(wildcards), wildcards.runtime),
+        **EVERYTHING_PARAMS,
         kind="time",
-        model=model_of,
-        weights=lambda wildcards: weights_by_name(everything_models(wildcards)),
-        detector=everything_detector,
-        settings=generator_settings,
-        image_count=EVERYTHING["images"],
-        warmup=EVERYTHING["warmup"],

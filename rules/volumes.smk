@@ -10,24 +10,14 @@ rule volumes:
         [table.file(FOLDER) for table in selected_tables(study) if table.name == "volumes"],
 
 
-rule volumes_measure:
+# No index: a volume and its labels are read by the job.
+use rule measure as volumes_measure with:
     input:
         retrieved=lambda wildcards: retrieved("variants", wildcards.variant),
-    output:
-        measured=measured_file(RESULTS, "volumes", "{dataset}", "{variant}", "{runtime}"),
-    log:
-        f"{RESULTS}/logs/volumes/{{dataset}}/{{variant}}/{{runtime}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/volumes/{{dataset}}/{{variant}}/{{runtime}}.tsv"
-    conda:
-        "../envs/sambench.yaml"
-    threads: threads_of
+    wildcard_constraints:
+        measure="volumes",
     resources:
-        **gpu_options(gpu_of),
-        **SITE_OPTIONS,
-        gpu=gpu_of,
-        mem_mb=memory("volumes"),
-        runtime=limit("volumes"),
+        **needs("volumes", gpu_of),
     params:
         code=lambda wildcards: model_code("measure", [wildcards.variant], wildcards.runtime, "sambench.measure.volumes"),
         measure="volumes",
@@ -36,5 +26,3 @@ rule volumes_measure:
         settings=lambda wildcards: job_settings(
             wildcards.dataset, VOLUMES["datasets"][wildcards.dataset], VOLUMES["clicks"]
         ),
-    script:
-        "../workflow/scripts/measure.py"
