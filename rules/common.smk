@@ -25,7 +25,6 @@ from sambench.jobs import Job, mask_selections
 from sambench.results.figure import all_figures, selected_figures
 from sambench.results.table import all_tables, selected_tables
 from sambench.results.tracking import tracking_uri
-from sambench.status import NO_WEIGHTS
 
 try:
     # The registries and defaults lie beside the code and not in the working directory; what --configfile and --config
@@ -232,13 +231,6 @@ def weights_by_name(variants):
         if study.cards[name].checkpoints
         for found in content(study.cards[name].weights(study.weights_folders), f"variants/{name}")
     ]
-
-
-def missing_weights(wildcards):
-    """One line per variant of the study without weights: how to get them."""
-    cards = [study.cards[name] for name in study["variants"]]
-    folders = study.weights_folders
-    return [f"{card.name}: {card.explain(folders)}" for card in cards if card.availability(folders) == NO_WEIGHTS]
 
 
 # Corruptions alone need photographs.

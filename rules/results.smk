@@ -101,7 +101,7 @@ rule overview:
         code=code("overview", *[table.module for table in TABLES if table.page]),
         folder=study_folder,
         tables=OVERVIEW,
-        missing=missing_weights,
+        files=study.first_files(),
     script:
         "../workflow/scripts/overview.py"
 
@@ -154,6 +154,7 @@ rule report_page:
         datasets={name: index_of(name) | {"title": study.settings.datasets[name].title} for name in study["datasets"]},
         pictured=PICTURED,
         gallery=[list(job) for job in study.gallery_jobs()],
+        files=study.first_files(),
         study=STUDY,
     script:
         "../workflow/scripts/report.py"

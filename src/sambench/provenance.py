@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import sambench
+from sambench.status import OK
 
+REASON = "reason"  # why a file holds no numbers
 LIBRARIES = (
     "numpy",
     "opencv-python-headless",
@@ -94,6 +96,11 @@ def provenance(config: Any, device: str = "", **facts: str) -> dict[str, str]:
         "config_digest": digest(config),
         **facts,
     }
+
+
+def why_none(status: str, reason: str) -> dict[str, str]:
+    """The record of why a file holds no numbers; none where the status is `ok`."""
+    return {} if status == OK else {REASON: f"{status}: {reason}"}
 
 
 def deciding(metadata: Mapping[str, str]) -> dict[str, str]:

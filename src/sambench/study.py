@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, measured_file
+from sambench.jobs import IMAGES_PER_SHARD, EverythingJob, Job, boxes_file, measured_file
 from sambench.provenance import digest
-from sambench.settings import Settings
+from sambench.settings import ON_IMAGES, Settings
 from sambench.variants.cards import CEILING, Card
 
 # What decides how a variant computes; the rest of a card is prose, and editing prose re-runs nothing.
@@ -128,6 +128,18 @@ class Study:
     def segany_files(self) -> list[str]:
         """Every result file of the segany stage."""
         return [file for job in self.jobs() for file in job.shard_files(self.results, self.shards(job.dataset))]
+
+    def first_files(self) -> list[str]:
+        """One result file of each job with a network or a published file, which says why it has no numbers."""
+        segany = [job.shard_files(self.results, self.shards(job.dataset))[0] for job in self.jobs()]
+        everything = [job.file(self.results, kind) for job in self.everything_jobs() for kind in ("quality", "time")]
+        boxes = [
+            boxes_file(self.results, dataset, name)
+            for dataset in self["datasets"]
+            for name in self.detectors_on(dataset)
+        ]
+        measures = [name for name in self["measures"] if name in ON_IMAGES]
+        return segany + everything + boxes + [file for name in measures for file in self.measured_files(name)]
 
     def prompt_types(self, group: str) -> list[str]:
         """The members of a prompt group that are made from ground truth."""

@@ -7,7 +7,7 @@ from typing import Any
 from sambench.detectors.registry import Detector
 from sambench.detectors.stage import shard_boxes
 from sambench.parquet import inputs, write_parquet
-from sambench.provenance import provenance
+from sambench.provenance import provenance, why_none
 from sambench.records import BOXES
 from sambench.script import run
 from sambench.status import OK
@@ -36,7 +36,8 @@ def main(
     if found.status != OK:
         print(f"boxes {detector} {shard}: {found.status}: {found.reason}", file=sys.stderr)
     origin = provenance([card, settings, shard], found.device, status=found.status, **found.facts)
-    write_parquet(boxes, found.table, BOXES, origin | inputs(annotations=annotations, images=images))
+    origin |= inputs(annotations=annotations, images=images) | why_none(found.status, found.reason)
+    write_parquet(boxes, found.table, BOXES, origin)
 
 
 if __name__ == "__main__":

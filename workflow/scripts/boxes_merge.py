@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from sambench.parquet import inputs, read_parquet, read_provenance, write_parquet
-from sambench.provenance import provenance
+from sambench.provenance import REASON, provenance
 from sambench.records import BOXES
 from sambench.script import run
 from sambench.status import OK, RANDOM_WEIGHTS
@@ -23,7 +23,8 @@ def main(*, shards: list[Path], boxes: Path) -> None:
     origins = [read_provenance(file) for file in shards]
     facts = {name: value for name, value in origins[0].items() if name not in OWN}
     facts["images"] = str(sum(int(origin["images"]) for origin in origins))
-    facts["status"] = next((origin["status"] for origin in origins if origin["status"] != OK), OK)
+    failed = next((origin for origin in origins if origin["status"] != OK), origins[0])
+    facts |= {name: failed[name] for name in ("status", REASON) if name in failed}
     table = pa.concat_tables([read_parquet(file, BOXES).replace_schema_metadata(None) for file in shards])
     if facts["status"] not in (OK, RANDOM_WEIGHTS):
         table = table.slice(0, 0)

@@ -7,6 +7,7 @@ from sambench.files import write_text
 from sambench.gallery.view import read_gallery
 from sambench.parquet import INPUT, count_rows, read_provenance
 from sambench.results.figure import find_figure
+from sambench.results.reasons import reasons
 from sambench.results.report import Data, Page, render
 from sambench.results.table import find_table
 from sambench.script import run
@@ -21,6 +22,7 @@ def main(
     datasets: dict[str, dict[str, Any]],
     pictured: dict[str, Path],
     gallery: list[list[str]],
+    files: list[Path],
     study: dict[str, Any],
     report: Path,
 ) -> None:
@@ -28,13 +30,13 @@ def main(
 
     name: of the study. tables, figures: in order. datasets: by name `images` and `instances`, their Parquet files, and
     the `title`. pictured: by data set, what its gallery shows. gallery: data set, variant and runtime of its masks.
-    study: the configuration.
+    files: results that say why numbers are missing. study: the configuration.
     """
     found = [(table, table.read(folder)) for table in map(find_table, tables)]
     pictures = [(figure, svg_of(folder, figure.name)) for figure in map(find_figure, figures)]
     origin = read_provenance(Path(find_table(tables[0]).file(folder)))
     data = [data_of(key, entry) for key, entry in datasets.items()]
-    page = Page(name, found, pictures, data, origin, study, read_gallery(folder, pictured, gallery))
+    page = Page(name, found, pictures, data, origin, study, read_gallery(folder, pictured, gallery), reasons(files))
     write_text(report, render(page))
 
 

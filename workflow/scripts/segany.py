@@ -19,7 +19,7 @@ from sambench.parquet import inputs, read_parquet, refuse, write_batches, write_
 from sambench.partial import Partial, partial_folder
 from sambench.prefetch import prefetch
 from sambench.progress import track
-from sambench.provenance import deciding, provenance
+from sambench.provenance import deciding, provenance, why_none
 from sambench.provenance import digest as digest_of
 from sambench.record_checks import strange_boxes
 from sambench.records import BOXES, IMAGES, INSTANCES, MASKS, PROMPTS, SEGANY
@@ -77,7 +77,7 @@ def main(
     start = "" if network else state
     title, wanted_truth = f"segany {what.name} {shard}", bool(network and network.uses_ground_truth)
     origin = provenance([model, selections], device, weights_sha256=",".join(digests))
-    origin |= inputs(images=images, instances=instances, prompts=prompts)
+    origin |= inputs(images=images, instances=instances, prompts=prompts) | why_none(state, reason)
     sources = {f"boxes_sha256.{name}": digest(file) for name, file in detectors.items()}
     sources |= inputs(**{f"boxes.{name}": file for name, file in detectors.items()})
 

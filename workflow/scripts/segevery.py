@@ -9,7 +9,7 @@ from sambench.evaluate import segevery as stage
 from sambench.evaluate.filters import Settings
 from sambench.evaluate.samplers import OBJECT_AWARE, parse_sampler
 from sambench.parquet import inputs, read_parquet, write_parquet
-from sambench.provenance import provenance
+from sambench.provenance import provenance, why_none
 from sambench.records import IMAGES, INSTANCES, SEGEVERY, SEGEVERY_MASKS
 from sambench.script import run
 from sambench.variants.base import Variant
@@ -46,7 +46,7 @@ def main(
     cards = [what, named_card(**detector)] if way.kind == OBJECT_AWARE else [what]
     tried = [attempt(card, execution, folders) for card in cards]
     models: list[Variant] = [variant for variant, _, _ in tried if variant]
-    device, digests = "", []
+    device, digests, why = "", [], {}
     if len(models) == len(cards):
         detect = stage.detector_of(models[1]) if len(models) > 1 else None
         device = execution.device_name()
@@ -58,10 +58,10 @@ def main(
     else:
         card, state, reason = next((c, *why) for c, (variant, *why) in zip(cards, tried, strict=True) if not variant)
         print(f"segevery {card.name}: {state}: {reason}", file=sys.stderr)
-        rows = stage.status_table(tasks, state)
+        rows, why = stage.status_table(tasks, state), why_none(state, reason)
     decided = [model, sampler, detector, settings, image_count, warmup]
     origin = provenance(decided, device, weights_sha256=",".join(digests))
-    origin |= inputs(images=images, instances=instances)
+    origin |= inputs(images=images, instances=instances) | why
     write_parquet(segevery, rows, SEGEVERY, origin)
     if masks is not None:
         write_parquet(masks, stage.no_masks_table() if kept is None else kept, SEGEVERY_MASKS, origin)

@@ -20,6 +20,7 @@ from sambench.errors import BadWeights, InputError, UnsupportedRuntime
 from sambench.measure import machine
 from sambench.memory import OutOfMemory, memory_guard, peak_mib, requested_mib, reset_peak
 from sambench.parquet import read_parquet
+from sambench.provenance import why_none
 from sambench.records import IMAGES, INSTANCES
 from sambench.status import (
     BAD_WEIGHTS,
@@ -97,12 +98,14 @@ def observe(
     if card.checkpoints:
         facts["weights"] = "random" if card.weights(folders) is None else "checkpoint"
     if state not in ((OK,) if accuracy else (OK, NO_WEIGHTS)):
-        print(f"{title} {card.name}: {state}: {card.explain(folders, runtime)}", file=sys.stderr)
+        reason = card.explain(folders, runtime)
+        print(f"{title} {card.name}: {state}: {reason}", file=sys.stderr)
         table = as_table([{"status": state}], schema)
+        why = why_none(state, reason)
     else:
         facts["others_before"] = machine.sample_others()
         before = machine.CpuClock.now()
-        table, extra = _measure(card, runtime, folders, schema, measurement, device, state, accuracy=accuracy)
+        table, extra, why = _measure(card, runtime, folders, schema, measurement, device, state, accuracy=accuracy)
         facts |= {"others": before.others(machine.CpuClock.now()), **extra}
         others = max(facts["others_before"], facts["others"])
         facts["busy"] = machine.is_busy(others)
@@ -113,6 +116,7 @@ def observe(
         "weights_sha256": ",".join(digest(path) for path in paths or []),
         "machine": json.dumps(machine.record(device), sort_keys=True),
         "run": json.dumps(facts, sort_keys=True),
+        **why,
     }
     return table, "" if state == NO_DEVICE else runtime.device_name(), facts_of_file
 
@@ -127,31 +131,32 @@ def _measure(
     state: str,
     *,
     accuracy: bool,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, str]]:
+    """The rows, facts of the run, and why there are none."""
     reset_peak(device)
     try:
         with memory_guard():
             model = build_seeded(card, runtime, folders)
             if accuracy:
-                return measurement(model, device)
+                return *measurement(model, device), {}
             if model.uses_ground_truth:
-                return as_table([{"status": NO_NETWORK}], schema), {}
+                return as_table([{"status": NO_NETWORK}], schema), {}, {}
             if BOX not in model.prompt_kinds:
-                return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}
+                return as_table([{"status": UNSUPPORTED_PROMPT}], schema), {}, {}
             table, extra = measurement(model, device)
-            return table, {"encodes": model.encodes, **extra}
+            return table, {"encodes": model.encodes, **extra}, {}
     except (BadWeights, UnsupportedRuntime) as error:
         print(error, file=sys.stderr)
         status = BAD_WEIGHTS if isinstance(error, BadWeights) else UNSUPPORTED_RUNTIME
-        return as_table([{"status": status}], schema), {}
+        return as_table([{"status": status}], schema), {}, why_none(status, str(error))
     except InputError as error:
         if state == OK:
             raise
         print(error, file=sys.stderr)  # an encoder that is an ONNX file cannot have random weights
-        return as_table([{"status": state}], schema), {}
+        return as_table([{"status": state}], schema), {}, why_none(state, str(error))
     except OutOfMemory as error:
         print(error, file=sys.stderr)
-        return as_table([out_of_memory(error, device)], schema), {}
+        return as_table([out_of_memory(error, device)], schema), {}, {}
 
 
 def out_of_memory(error: BaseException, device: torch.device) -> dict[str, Any]:

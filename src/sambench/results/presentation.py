@@ -75,18 +75,18 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     return ordered.reset_index()
 
 
-def overview_page(tables: Sequence[tuple[Table, pd.DataFrame]], missing: Sequence[str] = ()) -> str:
+def overview_page(tables: Sequence[tuple[Table, pd.DataFrame]], reasons: Sequence[str] = ()) -> str:
     """What ends a run, as Markdown: tables with a page of their own, then the overviews of accuracy tables.
 
-    Empty tables are left out. missing: a line per variant without weights, which says how to get them.
+    Empty tables are left out. reasons: a line each on why numbers are missing.
     """
     parts = [table.page(rows) for table, rows in tables if table.page and not rows.empty]
     headed = [(table, rows) for table, rows in tables if "selection" in rows and "prompt" in rows and not rows.empty]
     if headed:
         parts.append("mIoU, %, of the mask with the highest predicted IoU (argmax)")
         parts += [part for table, rows in headed for part in (f"**{table.name}**", _markdown(overview(rows)))]
-    if missing:
-        parts.append("\n".join(["no weights:", *(f"- {line}" for line in missing)]))
+    if reasons:
+        parts.append("\n".join(["why numbers are missing:", *(f"- {line}" for line in reasons)]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -45,8 +45,8 @@ class Page:
     """All that a report says.
 
     tables: with their rows, in the order of the page. figures: with the SVG of their files, for readers without
-    JavaScript. gallery: of each data set, see gallery.view.of_dataset. config: of the study. provenance: of the tables,
-    see `read_provenance`.
+    JavaScript. gallery: of each data set, see gallery.view.of_dataset. reasons: why numbers are missing. config: of the
+    study. provenance: of the tables, see `read_provenance`.
     """
 
     study: str
@@ -56,6 +56,7 @@ class Page:
     provenance: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     gallery: Sequence[Mapping[str, Any]] = ()
+    reasons: Sequence[str] = ()
     date: datetime.date = field(default_factory=datetime.date.today)
 
 
@@ -108,6 +109,7 @@ def sections(page: Page) -> list[dict[str, Any]]:
         section = _section(table, rows)
         if name == FIRST_SCREEN:
             section |= {"open": True, "best": best(every), "figure": drawn[at_top][1] if at_top else None}
+            section["reasons"] = page.reasons
         elif name in drawn and name != at_top:
             section["figure"] = drawn[name][1]
         found.append((table.order, section))
