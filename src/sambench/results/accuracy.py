@@ -77,7 +77,7 @@ def part(wanted: Callable[[str], bool]) -> Part:
     return lines
 
 
-def summary(kind: str, order: int, wanted: Callable[[str], bool]) -> InSummary:
+def summary(kind: str, order: int) -> InSummary:
     """The part of a table of mean IoU in the summary: of the headline prompt set. kind: box or point."""
     ends = {"": "miou", "_low": "miou_low", "_high": "miou_high"}
 
@@ -96,7 +96,9 @@ def summary(kind: str, order: int, wanted: Callable[[str], bool]) -> InSummary:
         ),
         cells=cells,
         chosen=lambda rows: rows[rows["prompt"] == headline(kind, rows["prompt"])],
-        asked=lambda study: any(wanted(name) for group in study["prompt_groups"] for name in study.prompt_types(group)),
+        asked=lambda study: any(
+            is_box(name) == (kind == "box") for group in study["prompt_groups"] for name in study.prompt_types(group)
+        ),
     )
 
 

@@ -10,10 +10,6 @@ from sambench.results.parts import by_parts
 TITLE = "Point prompts"
 
 
-def is_point(prompt: str) -> bool:
-    return not accuracy.is_box(prompt)
-
-
 def draw(*tables: Any) -> Any:
     from sambench.results.figures import accuracy_chart
 
@@ -30,10 +26,10 @@ TABLE = by_parts(
     schema=accuracy.SCHEMA,
     key=accuracy.KEY,
     selected=accuracy.selected,
-    part=accuracy.part(is_point),
+    part=accuracy.part(lambda prompt: not accuracy.is_box(prompt)),
     score=accuracy.SCORE,
     published=accuracy.PUBLISHED,
-    summary=accuracy.summary("point", 20, is_point),
+    summary=accuracy.summary("point", 20),
     units=accuracy.UNITS,
     metrics="{column}/{prompt}",
     drawn_from=("accuracy_points",),

@@ -43,8 +43,14 @@ OWN = (
 
 
 def declared(tables: Iterable[Table]) -> dict[str, InSummary]:
-    """What tables give, by their names, in the order of the words for it."""
-    found = {table.name: table.summary for table in tables if table.summary}
+    """What tables give, by their names, in the order of the words for it; of two with a column in common, the first."""
+    found: dict[str, InSummary] = {}
+    taken: set[str] = set()
+    for table in tables:
+        names = {column.name for column in table.summary.columns} if table.summary else set()
+        if table.summary and not names & taken:
+            found[table.name] = table.summary
+            taken |= names
     return dict(sorted(found.items(), key=lambda entry: entry[1].order))
 
 
