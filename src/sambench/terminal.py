@@ -113,8 +113,9 @@ def clock(seconds: float) -> str:
 
 def finding(rule: str, wildcards: Mapping[str, str], outputs: Sequence[str], seconds: float) -> str:
     """What a job was and what it found, such as `segany mobilesam scenes: mIoU 87.3 (box), 112 s`."""
-    names = [value for name, value in wildcards.items() if not (name == "shard" and value == "0-of-1")]
-    stage = rule.removesuffix("_shard").removesuffix("_group").removesuffix("_files").replace("_", " ")
+    shown = {name: value for name, value in wildcards.items() if not (name == "shard" and value == "0-of-1")}
+    stage = shown.pop("measure", rule.partition("_shard")[0].removesuffix("_group").removesuffix("_files"))
+    stage, names = stage.replace("_", " "), shown.values()
     found = _result(rule, outputs)
     return f"{' '.join([stage, *names])}: {', '.join([*([found] if found else []), f'{seconds:.0f} s'])}"
 

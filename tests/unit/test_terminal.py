@@ -71,6 +71,8 @@ def test_rows_without_a_number_say_why(tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text("123.4\nweights/a.pt: here\nweights/b.pt: missing\n")
     assert finding("retrieve_files", {"name": "sam"}, [str(note)], 1.0) == "retrieve sam: no weights/b.pt, 1 s"
+    job = {"measure": "efficiency", "variant": "sam"}
+    assert finding("measure_efficiency", job, ["gone"], 1.0) == "efficiency sam: 1 s"
     assert finding("figure", {"figure": "latency"}, ["gone.svg"], 7.0) == "figure latency: 7 s"
     assert finding("segany_shard", {"shard": "1-of-4"}, ["segany/gone"], 7.0) == "segany 1-of-4: 7 s"
 
