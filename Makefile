@@ -3,7 +3,7 @@
 # make test-long    parity with the largest networks, which make test leaves out
 # make test-slurm   a study on a real SLURM of two nodes on this machine, with faults; needs root
 # make fuzz    1,000 mutants of everything that is read, at most 10 minutes (FUZZ="--mutants 100000 --minutes 600" for longer)
-# make crash   runs that are killed, starved and disturbed, and go on, about 40 minutes (CRASH="--kills 4" for shorter)
+# make crash   runs that are killed, starved and disturbed, and go on, an hour or more (CRASH="--kills 4" for shorter)
 # make bench-gpu  what a GPU gives: throughput, decoding, segment everything, at most 10 minutes
 # make check   formatting, lint, types, workflow lint, generated docs, spelling of names
 # make docs    the docs site, in site/index.html

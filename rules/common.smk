@@ -149,7 +149,7 @@ def queueing(stage, *, clock=False):
     )
 
 
-def together(clock=lambda wildcards: True):
+def bundle(clock=lambda wildcards: True):
     """What makes the clocks of a variant on a data set one job under SLURM (sambench.bundles)."""
     return lambda wildcards: (
         f"{wildcards.dataset}/{wildcards.variant}/{'gpu' if gpu_of(wildcards) else 'cpu'}" if clock(wildcards) else ""
@@ -164,7 +164,7 @@ def needs(stage, gpu=None, *, clock=False):
     if stage in resources.ESTIMATED:
         asked["slurm_extra"] = queueing(stage, clock=clock)
     if clock:
-        asked["together"] = together()
+        asked["bundle"] = bundle()
     return asked
 
 

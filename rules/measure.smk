@@ -35,7 +35,7 @@ rule measure:
         mem_mb=lambda wildcards, attempt: memory(wildcards.measure)(wildcards, attempt),
         runtime=lambda wildcards, attempt: limit(wildcards.measure)(wildcards, attempt),
         slurm_extra=lambda wildcards: queueing(wildcards.measure, clock=wildcards.measure in CLOCKS)(wildcards),
-        together=together(clock=lambda wildcards: wildcards.measure in CLOCKS),
+        bundle=bundle(clock=lambda wildcards: wildcards.measure in CLOCKS),
     params:
         code=lambda wildcards: model_code(
             "measure", [wildcards.variant], wildcards.runtime, f"sambench.measure.{wildcards.measure}"

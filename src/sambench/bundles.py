@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
-RESOURCE = "together"  # of a job: the name of its bundle; jobs without, or with an empty one, go alone
+RESOURCE = "bundle"  # of a job: the name of its bundle; jobs without, or with an empty one, go alone
 
 
 def bundles(jobs: Iterable[T], name: Callable[[T], str], minutes: Callable[[T], int], longest: int) -> list[list[T]]:

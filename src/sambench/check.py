@@ -10,9 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from sambench import resources
 from sambench.config import check_dataset, read_study, read_study_file
@@ -33,6 +31,9 @@ from sambench.study import Study
 from sambench.variants import origin
 from sambench.variants.cards import Card
 from sambench.variants.options import configured
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Level = Literal["stop", "warn", "ok"]
 MASK_BYTES = 600  # of one mask as run-lengths, of COCO's about 450 on average
@@ -117,11 +118,17 @@ def check_boxes(study: Study, fetching: bool, images: Mapping[str, pd.DataFrame]
     cards = read_detectors(study.plain["detectors"])
     fetched = retrievals(study)
     for dataset in study["datasets"]:
+        document: dict[str, Any] = {}  # read once, when a published file needs it
         for name in study.detectors_on(dataset):
             card = cards[name]
             state = card.state(dataset, study.weights_folders)
             if state == OK:
-                yield from _import(study, card, dataset, images)
+                if card.result_file(dataset) and dataset in images:
+                    files = [Path(path) for path in study.settings.datasets[dataset].annotation_files]
+                    document = document or read_document(files, segmentations=False)
+                    yield from _import(study, card, dataset, document, images[dataset])
+                else:
+                    yield Finding("ok", "boxes", f"{name} on {dataset}")
             elif fetching and f"detectors/{name}" in fetched:
                 yield Finding("ok", "boxes", f"{name} on {dataset}: will be fetched first", f"sambench download {name}")
             else:
@@ -129,17 +136,16 @@ def check_boxes(study: Study, fetching: bool, images: Mapping[str, pd.DataFrame]
                 yield Finding("warn", "boxes", f"{name} on {dataset}: {state}, so it has no figures", remedy)
 
 
-def _import(study: Study, card: Detector, dataset: str, images: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
-    """Import the published boxes of a detector on an indexed data set, as the study will."""
+def _import(
+    study: Study, card: Detector, dataset: str, document: dict[str, Any], images: pd.DataFrame
+) -> Iterator[Finding]:
+    """Import the published boxes of a detector, as the study will. document, images: of the indexed data set."""
+    annotations = Path(study.settings.datasets[dataset].annotation_files[0])
+    limits = Limits(study.settings.detection.score_threshold, 1)  # what is wrong is looked for in all boxes
     published = card.result_file(dataset)
-    if not published or dataset not in images:
-        yield Finding("ok", "boxes", f"{card.name} on {dataset}")
-        return
-    files = [Path(path) for path in study.settings.datasets[dataset].annotation_files]
+    assert published is not None
     try:
-        document = read_document(files, segmentations=False)
-        limits = Limits(study.settings.detection.score_threshold, 1)  # what is wrong is looked for in all boxes
-        _, warnings = published_boxes(published, document, files[0], images[dataset], limits)
+        _, warnings = published_boxes(published, document, annotations, images, limits)
     except InputError as error:
         yield Finding("stop", "boxes", *_split(error))
         return

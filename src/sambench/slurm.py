@@ -72,7 +72,7 @@ class Bundle:
 
     def __init__(self, jobs: Sequence[Any]) -> None:
         self.jobs = list(jobs)
-        self.name, self.rule = "together", SimpleNamespace(name="together")
+        self.name, self.rule = "bundle", SimpleNamespace(name="bundle")
         self.wildcards = [jobs[0].resources[RESOURCE]]
         self.threads = max(job.threads for job in jobs)
         self.jobid = ", ".join(str(job.jobid) for job in jobs)

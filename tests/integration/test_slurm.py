@@ -374,9 +374,9 @@ def test_clocks_of_a_variant_are_one_job_and_fail_alone(root: Path, cluster: Clu
         run(project, command(*files.values(), "--configfile", "study.yaml", "--retries", "0"), cluster)
     assert [key for key, file in files.items() if not (project / file).is_file()] == [("throughput", "grabcut")]
     first = [record for record in cluster.records() if record.comment and record.id not in before]
-    together = sorted((record.comment, record.state) for record in first if "_together_" in record.comment)
+    bundles = sorted((record.comment, record.state) for record in first if "_bundle_" in record.comment)
     expected = [("box_fill", "COMPLETED"), ("grabcut", "FAILED")]
-    assert together == [(f"rule_together_wildcards_scenes_{variant}_cpu", state) for variant, state in expected]
+    assert bundles == [(f"rule_bundle_wildcards_scenes_{variant}_cpu", state) for variant, state in expected]
     assert not any("_measure_" in record.comment for record in first)
 
     log.rmdir()

@@ -159,7 +159,7 @@ def test_in_a_bundle_a_network_is_compiled_once(tmp_path: Path) -> None:
     where = {"dataset": "scenes", "variant": "sam_vit_h", "runtime": "fast"}
 
     def clock(measure: str, bundle: str) -> PlannedJob:
-        wanted = {"slurm_extra": "--exclusive", "together": bundle}
+        wanted = {"slurm_extra": "--exclusive", "bundle": bundle}
         return PlannedJob("measure", where, [], [measure], f"out/benchmarks/{measure}/scenes/sam_vit_h.tsv", wanted)
 
     def seconds(bundle: str) -> float:

@@ -147,9 +147,9 @@ def test_what_follows_from_the_set_up_is_said(cluster: Cluster, age: str, sacct:
     assert bool(said) == told
 
 
-def clock(folder: Path, name: str, minutes: int = 20, together: str = "coco/mobilesam/gpu", **more: Any) -> Any:
+def clock(folder: Path, name: str, minutes: int = 20, bundle: str = "coco/mobilesam/gpu", **more: Any) -> Any:
     """A job of Snakemake's."""
-    resources = {"runtime": minutes, "mem_mb": 100 * minutes, "slurm_extra": f"--nice={minutes}", "together": together}
+    resources = {"runtime": minutes, "mem_mb": 100 * minutes, "slurm_extra": f"--nice={minutes}", "bundle": bundle}
     return SimpleNamespace(
         name="measure",
         rule=SimpleNamespace(name="measure"),
@@ -202,7 +202,7 @@ def plugin() -> Plugin:
 
 
 def test_clocks_of_a_variant_are_submitted_as_one_job(plugin: Plugin, tmp_path: Path) -> None:
-    jobs = [clock(tmp_path, "1"), clock(tmp_path, "2", 30), clock(tmp_path, "3"), clock(tmp_path, "4", together="")]
+    jobs = [clock(tmp_path, "1"), clock(tmp_path, "2", 30), clock(tmp_path, "3"), clock(tmp_path, "4", bundle="")]
     jobs[0].output[0].touch()
     plugin.run_jobs(jobs[::-1])
     bundle, alone, other = sorted((job for job, _ in plugin.submitted), key=lambda job: str(job.jobid))

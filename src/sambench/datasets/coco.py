@@ -158,7 +158,8 @@ def index(
         raise _nothing_left(annotations, total, counts, [*bad.values()])
     pairs = np.asarray(evidence).reshape(-1, 10)
     findings = plausibility.boxes_of_masks(pairs[:, :4], pairs[:, 4:8], pairs[:, 8:])
-    warnings |= _told(findings, annotations, f"bbox as {plausibility.STATED}", "leave bbox out for the mask's own")
+    remedy = "convert them, or leave bbox out for the mask's own"
+    warnings |= _told(findings, annotations, f"bbox as {plausibility.STATED}", remedy)
     warnings |= _repeated(drawn, pictures) | _left_out(counts, total) | _crowding(drawn, truth.federated)
     warnings |= inspection.warnings([(pictures[image_id].path, looks[image_id]) for image_id in sorted(pictures)])
 
@@ -248,14 +249,14 @@ def _polygons(
             yield instance.segmentation, picture.width, picture.height
 
 
-def _told(findings: Sequence[plausibility.Finding], path: Path, expected: str, remedy: str = "") -> dict[str, int]:
+def _told(
+    findings: Sequence[plausibility.Finding], path: Path, expected: str, remedy: str = "convert them"
+) -> dict[str, int]:
     """Findings as warnings; InputError where one is beyond doubt."""
     for finding in findings:
         if finding.sure:
             found = f"{finding.count} of {finding.total} {finding.text}"
-            raise checks.refusal(
-                path, "annotations", expected, found, ", or ".join(filter(None, ["convert them", remedy]))
-            )
+            raise checks.refusal(path, "annotations", expected, found, remedy)
     return {finding.text: finding.count for finding in findings}
 
 

@@ -47,12 +47,12 @@ class Column:
 class InSummary:
     """What a table gives the summary.
 
-    word: what the columns `status` and `not_asked` call it. order: its place among these words; of two tables with the
-    same column, the later one counts. columns: that it fills in; those that several tables fill in are declared by the
-    summary. cells: the rows of one (dataset, variant, runtime), at least one -> cells by column, and (what, reason) for
-    numbers that are missing or made of fewer rows. chosen: of all rows of the table those that it is made of.
-    asked: whether a study that has the table measures it. explanation: of the columns, a sentence or, with a semicolon,
-    the start of one that the next table ends.
+    word: what the columns `status` and `not_asked` call it. order: its place among these words. columns: that it
+    declares and fills in; of two tables that declare one column the first in the registry counts. Those that several
+    tables fill in are declared by the summary, and the later word counts. cells: the rows of one (dataset, variant,
+    runtime), at least one -> cells by column, and (what, reason) for numbers that are missing or made of fewer rows.
+    chosen: of all rows of the table those that it is made of. asked: whether a study that has the table measures it.
+    explanation: of the columns, a sentence or, with a semicolon, the start of one that the next table ends.
     """
 
     word: str
